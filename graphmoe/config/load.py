@@ -1,0 +1,110 @@
+"""From a YAML file, a mapping and single overrides to a checked run model.
+
+A fault is reported with the file, the path of the key, what was got and what was expected; all
+faults of a file come at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from graphmoe.config.base import RunConfig
+from graphmoe.errors import ConfigError, nearest
+
+C = TypeVar("C", bound=RunConfig)
+
+
+def load_config(
+    model: type[C],
+    source: str | Path | Mapping[str, Any] | C | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> C:
+    """A checked ``model`` from ``source``, with single values replaced.
+
+    Args:
+        model: ``PretrainConfig`` or ``FuseConfig``.
+        source: A YAML file, a mapping of the same shape, a ready model, or ``None`` for defaults.
+        overrides: Dotted key to value, as ``{"optim.lr": 0.01}``; these win over ``source``.
+
+    Raises:
+        ConfigError: The file is missing or not YAML, a key is unknown, or a value is wrong.
+    """
+    origin, values = _read(model, source)
+    for key, value in (overrides or {}).items():
+        _put(values, key, value)
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_describe(origin, model, error)) from None
+
+
+def _read(model: type[C], source: str | Path | Mapping[str, Any] | C | None) -> tuple[str, Any]:
+    if source is None:
+        return "configuration", {}
+    if isinstance(source, RunConfig):
+        if not isinstance(source, model):
+            raise ConfigError(f"got a {type(source).__name__}, expected a {model.__name__}")
+        return "configuration", source.model_dump()
+    if isinstance(source, Mapping):
+        return "configuration", _copy(source)
+    path = Path(source)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such configuration file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as a configuration file: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: got a {type(values).__name__}, expected keys and values")
+    return str(path), values
+
+
+def _copy(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: _copy(v) if isinstance(v, Mapping) else v for k, v in values.items()}
+
+
+def _put(values: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        if not isinstance(values.get(parent), dict):
+            values[parent] = {}  # a wrong non-mapping here is reported for what replaces it
+        values = values[parent]
+    values[last] = value
+
+
+def _describe(origin: str, model: type[BaseModel], error: ValidationError) -> str:
+    faults = [_fault(model, detail) for detail in error.errors()]
+    if len(faults) == 1:
+        return f"{origin}: {faults[0]}"
+    return f"{origin}: {len(faults)} faults:\n" + "\n".join(f"  - {fault}" for fault in faults)
+
+
+def _fault(model: type[BaseModel], detail: Any) -> str:
+    location = [str(part) for part in detail["loc"]]
+    path, got = ".".join(location), detail["input"]
+    if detail["type"] == "extra_forbidden":
+        names = list(_section(model, location[:-1]).model_fields)
+        near = nearest(location[-1], names)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"expected {', '.join(names)}"
+        return f"{path}: unknown key; {hint}"
+    message = detail["msg"]
+    expected = message.removeprefix("Input should be ").removeprefix("a valid ")
+    return f"{path}: got {got!r}, expected {expected[:1].lower()}{expected[1:]}"
+
+
+def _section(model: type[BaseModel], location: list[str]) -> type[BaseModel]:
+    for part in location:
+        annotation = model.model_fields[part].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return model
+        model = annotation
+    return model
