@@ -1,0 +1,16 @@
+"""Sparse linear algebra on graphs: pure functions and operators, torch only."""
+
+from graphmoe.ops.binary_path import BinaryPathOperator
+from graphmoe.ops.linear_operator import LinearOperator
+from graphmoe.ops.metapath import metapath_operator
+from graphmoe.ops.propagation import gcn_normalize, propagate
+from graphmoe.ops.sparse import SparseOperator
+
+__all__ = [
+    "BinaryPathOperator",
+    "LinearOperator",
+    "SparseOperator",
+    "gcn_normalize",
+    "metapath_operator",
+    "propagate",
+]
