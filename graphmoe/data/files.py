@@ -44,6 +44,15 @@ def read_array(path: Path, key: str | None = None) -> Tensor:
         return _to_tensor(loaded[key], path)
 
 
+def read_archive(path: Path) -> dict[str, Tensor]:
+    """Every array of an ``.npz``, by name."""
+    loaded = _opened(path)
+    if isinstance(loaded, np.ndarray):
+        raise DataError(f"{path}: expected an NPZ archive of named arrays, got a single array")
+    with loaded:
+        return {name: _to_tensor(loaded[name], path) for name in loaded.files}
+
+
 def read_sparse(path: Path) -> sp.csr_matrix | None:
     """The matrix that ``scipy.sparse.save_npz`` wrote to ``path``, or ``None`` if it holds none."""
     loaded = _opened(path)
