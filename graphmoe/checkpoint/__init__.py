@@ -1,0 +1,9 @@
+"""Experts at rest: the bank, its files, and weights that come from elsewhere."""
+
+from __future__ import annotations
+
+from graphmoe.checkpoint.bank import ExpertBank
+from graphmoe.checkpoint.fingerprint import graph_fingerprint
+from graphmoe.checkpoint.manifest import ExpertManifest
+
+__all__ = ["ExpertBank", "ExpertManifest", "graph_fingerprint"]

@@ -1,0 +1,253 @@
+"""Pre-training of one expert on one graph, from fresh weights to its place in the bank."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+
+from graphmoe.checkpoint import ExpertBank, ExpertManifest, graph_fingerprint
+from graphmoe.checkpoint import store
+from graphmoe.checkpoint.files import make_folder, remove_folder
+from graphmoe.checkpoint.manifest import check_expert_name
+from graphmoe.errors import ConfigError
+from graphmoe.training.device import limited_threads, resolve_device
+from graphmoe.training.interrupts import StopRequest, stop_on_signal
+from graphmoe.training.loop import Loop, OnEpoch
+from graphmoe.training.objective import build_objective, build_optimizer
+from graphmoe.training.settings import PretrainSettings, SaveSettings
+from graphmoe.training.state import Checkpointer, TrainingState, differences
+from graphmoe.typing import PathLike
+
+
+@dataclass(frozen=True)
+class PretrainResult:
+    """What one training gave.
+
+    Attributes:
+        name: The expert's name.
+        expert: The encoder with the weights of the best epoch, in evaluation mode, on the CPU.
+        manifest: What is known about it.
+        losses: The loss of each epoch; empty for an expert that was there already.
+        skipped: It was finished before, with the same settings on the same graph.
+    """
+
+    name: str
+    expert: Any
+    manifest: ExpertManifest
+    losses: tuple[float, ...]
+    skipped: bool = False
+
+
+def pretrain_expert(
+    graph: Data,
+    settings: PretrainSettings | None = None,
+    *,
+    name: str = "expert",
+    seed: int = 0,
+    out: PathLike | None = None,
+    device: str = "cpu",
+    resume: bool = False,
+    overwrite: bool = False,
+    save: SaveSettings | None = None,
+    fingerprint: str | None = None,
+    about: dict[str, Any] | None = None,
+    views_of: Callable[[int], tuple[Any, ...]] | None = None,
+    on_epoch: OnEpoch | None = None,
+    stop: StopRequest | None = None,
+) -> PretrainResult:
+    """Pre-train one encoder on one multi-view graph (GPH², arXiv 2602.13075, section 4.2).
+
+    Equal arguments give equal weights, bit for bit, on one machine: also when the training was
+    killed in the middle and goes on with ``resume``. The global random state of torch is left as
+    it was.
+
+    Args:
+        graph: In multi-view form: ``x`` [N, D], ``views``; see
+            :class:`graphmoe.transforms.MultiView`. Not changed.
+        settings: What decides about the weights; ``None``: the defaults.
+        name: The expert's name in the bank.
+        seed: Of the weights, the dropout and the corruption.
+        out: The bank's folder; ``None``: nothing is written.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or ``"auto"``.
+        resume: Go on where an earlier run stopped; an expert that is finished is returned as it
+            is.
+        overwrite: Replace a finished expert of that name, and drop the state of an earlier run
+            unless ``resume`` is set and fits.
+        save: How often the state is saved.
+        fingerprint: Of the graph before it was transformed; ``None``: of ``graph`` itself.
+        about: Further plain values that decide about the result, such as how ``graph`` was made;
+            compared on resume and kept in the manifest.
+        views_of: Gives the views of an epoch (counted from 0) where they are drawn anew.
+        on_epoch: Called after each epoch with the state so far.
+        stop: A request to stop that somebody else sets; ``None``: SIGINT and SIGTERM do.
+
+    Raises:
+        ConfigError: A setting is wrong; or an expert or state of that name is there and neither
+            ``overwrite`` nor a fitting ``resume`` is asked for.
+        DataError: The loss became NaN or infinite.
+        TrainingInterrupted: It was asked to stop; the state is saved where ``out`` is given.
+    """
+    settings = settings or PretrainSettings()
+    place = resolve_device(device)
+    description = {
+        "num_nodes": graph.num_nodes,
+        "fingerprint": fingerprint or graph_fingerprint(graph),
+    }
+    identity = {
+        "settings": {**settings.to_json(), **(about or {})},
+        "seed": seed,
+        "graph": description,
+    }
+    with ExitStack() as stack:
+        checkpointer = None
+        if out is not None:
+            root = Path(out)
+            make_folder(root)
+            stack.enter_context(store.training_lock(root, check_expert_name(name)))
+            finished = _finished(root, name, identity, resume, overwrite)
+            if finished is not None:
+                return finished
+            checkpointer = Checkpointer(root / name, {**identity, "device": place.type})
+            if not resume:
+                _drop_state(checkpointer, overwrite)
+        stop = stop or stack.enter_context(stop_on_signal())
+        stack.enter_context(limited_threads(settings.threads))
+        stack.enter_context(torch.random.fork_rng(_cuda_indices(place)))
+        objective, state = _train(
+            graph, settings, seed, place, checkpointer, save, views_of, on_epoch, stop
+        )
+        expert = objective.encoder.cpu().eval()
+        manifest = ExpertManifest.of(
+            name,
+            expert,
+            task=settings.objective,
+            metrics={
+                "loss": state.best_loss,
+                "best_epoch": state.best_epoch + 1,
+                "epochs": state.epoch,
+                "seconds": round(state.seconds, 3),
+            },
+            seed=seed,
+            graph=description,
+            views=tuple(getattr(graph, "view_names", ())),
+            alignment=dict(getattr(graph, "alignment", {})),
+            settings=identity["settings"],
+        )
+        if out is not None:
+            # The bank's folder replaces the one with the saved state in a single move.
+            bank = ExpertBank(root)
+            bank.add(name, expert, manifest, alignment=_projection(graph), overwrite=True)
+            manifest = bank.manifest(name)
+        return PretrainResult(name, expert, manifest, tuple(state.losses))
+
+
+def _train(
+    graph: Data,
+    settings: PretrainSettings,
+    seed: int,
+    place: torch.device,
+    checkpointer: Checkpointer | None,
+    save: SaveSettings | None,
+    views_of: Callable[[int], tuple[Any, ...]] | None,
+    on_epoch: OnEpoch | None,
+    stop: StopRequest,
+) -> tuple[Any, TrainingState]:
+    """Fit a fresh objective, or one that goes on; its weights at the end are the best ones."""
+    from lightning_fabric import Fabric
+
+    fabric = Fabric(
+        accelerator=place.type,
+        devices=1 if place.index is None else [place.index],
+        precision=settings.precision,  # type: ignore[arg-type]
+    )
+    torch.manual_seed(seed)
+    objective = build_objective(settings, graph.x.size(1))
+    wrapped, optimizer = fabric.setup(objective, build_optimizer(settings, objective))
+    wrapped.mark_forward_method("loss")
+    generators = {
+        "objective": torch.Generator(place).manual_seed(seed),
+        "cpu": torch.default_generator,
+    }
+    for index in _cuda_indices(place):
+        generators["cuda"] = torch.cuda.default_generators[index]
+    state = None
+    if checkpointer is not None:
+        state = checkpointer.load(objective, optimizer, generators)
+    loop = Loop(
+        objective=wrapped,
+        optimizer=optimizer,
+        settings=settings,
+        generators=generators,
+        backward=fabric.backward,
+        views_of=views_of,
+        checkpointer=checkpointer,
+        save=save or SaveSettings(),
+        stop=stop,
+        on_epoch=on_epoch,
+    )
+    on_place = Data(
+        x=graph.x.to(place),
+        views=tuple(view.to(place) for view in graph.views),
+    )
+    state = loop.run(on_place, state or TrainingState())
+    objective.load_state_dict(state.best)
+    return objective, state
+
+
+def _finished(
+    root: Path, name: str, identity: dict[str, Any], resume: bool, overwrite: bool
+) -> PretrainResult | None:
+    """The expert that is there already and fits; an error where it is in the way."""
+    if name not in store.expert_names(root):
+        return None
+    if resume:
+        bank = ExpertBank.load(root, names=[name])
+        manifest = bank.manifest(name)
+        found = {"settings": manifest.settings, "seed": manifest.seed, "graph": manifest.graph}
+        changed = differences(found, identity)
+        if not changed:
+            return PretrainResult(name, bank[name], manifest, (), skipped=True)
+        if not overwrite:
+            raise ConfigError(
+                f"{root / name}: this expert was trained with other settings: "
+                f"{'; '.join(changed)}; ask to overwrite, or choose another bank"
+            )
+    elif not overwrite:
+        raise ConfigError(
+            f"{root} already has an expert {name!r}: "
+            "resume to keep it, overwrite to train it again, or choose another bank"
+        )
+    return None
+
+
+def _drop_state(checkpointer: Checkpointer, overwrite: bool) -> None:
+    """Without ``resume`` a training starts anew; hours of an earlier one are not thrown away."""
+    folder = checkpointer.resume_folder
+    if not folder.exists():
+        return
+    if not overwrite:
+        raise ConfigError(
+            f"{folder} holds an unfinished training: resume it, or overwrite to start anew"
+        )
+    remove_folder(folder)
+
+
+def _projection(graph: Data) -> dict[str, Tensor]:
+    """Tensors of the fitted feature projection, where the graph brings them."""
+    fitted = getattr(graph, "projection", None)
+    if isinstance(fitted, Tensor):
+        return {"projection": fitted}
+    return dict(fitted or {})
+
+
+def _cuda_indices(place: torch.device) -> list[int]:
+    if place.type != "cuda":
+        return []
+    return [torch.cuda.current_device() if place.index is None else place.index]
