@@ -1,0 +1,72 @@
+"""The command line: parsing, and one clear line for what went wrong. All work is in ``api``.
+
+Only what a command needs is imported, and only when it runs, so ``graphmoe --help`` is quick.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+
+from graphmoe.cli.arguments import build_parser, chosen
+from graphmoe.cli.commands import COMMANDS
+from graphmoe.errors import GraphMoEError
+
+__all__ = ["main"]
+
+#: What the shell expects of a program that was interrupted: 128 + SIGINT.
+INTERRUPTED = 130
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: Arguments without the program's name; ``None``: those of the process.
+
+    Returns:
+        0, or what kind of fault it was: 1 anything else, 2 bad input, 3 something missing,
+        4 verification failed, 130 interrupted.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments  # accepted anywhere, so that it can be appended to a line
+    plain = [argument for argument in arguments if argument != "--debug"]
+    command, options = chosen(build_parser().parse_args(plain or ["--help"]))
+    try:
+        COMMANDS[command](options)
+    except BrokenPipeError:
+        # The reader went away (`graphmoe data ls | head`): Python's own flush must stay quiet too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt as interruption:
+        if debug:
+            raise
+        print(_interrupted(command, interruption, plain), file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        if debug:
+            raise
+        print(_in_words(error), file=sys.stderr)
+        return error.exit_code if isinstance(error, GraphMoEError) else 1
+    return 0
+
+
+def _in_words(error: Exception) -> str:
+    """What went wrong, for a person: the message of our own errors, and of the system's."""
+    if isinstance(error, GraphMoEError):
+        return f"graphmoe: {error}"
+    if isinstance(error, OSError) and error.strerror:
+        where = f": {error.filename}" if error.filename else ""
+        return f"graphmoe: {error.strerror}{where}"
+    kind = type(error).__name__
+    return f"graphmoe: {kind}: {error} (run again with --debug to see where)"
+
+
+def _interrupted(command: str, interruption: KeyboardInterrupt, arguments: list[str]) -> str:
+    """What an interrupted command leaves behind, and how to go on."""
+    kept = f" {interruption}" if str(interruption) else ""
+    if command != "pretrain":
+        return f"graphmoe: interrupted.{kept}"
+    again = [*arguments, *([] if "--resume" in arguments else ["--resume"])]
+    line = shlex.join(["graphmoe", *again])
+    return f"graphmoe: interrupted.{kept} Finished experts are kept; go on with: {line}"

@@ -1,0 +1,228 @@
+"""What can be written on the command line."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import NonNegativeInt, PositiveInt
+
+from graphmoe import __version__
+from graphmoe.config import FuseConfig, PretrainConfig, load_config
+from graphmoe.config.base import RunConfig
+from graphmoe.errors import nearest
+
+
+class Parser(ArgumentParser):
+    """A parser that reports a fault as every other fault: one line, exit code 2."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, formatter_class=argparse.HelpFormatter, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Say what is wrong with the command line, and leave."""
+        line = re.sub(r'^Parser key "([^"]*)": ', r"--\1: ", " ".join(message.split()))
+        line = line.replace('.subcommand" to be', '" to be followed by')
+        found = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", line)
+        if found:
+            near = nearest(found[1], re.findall(r"[\w-]+", found[2]))
+            line += f"; did you mean {' or '.join(near)}?" if near else ""
+        print(
+            f"graphmoe: {line} (see: {self.prog.replace(' [options]', '')} --help)", file=sys.stderr
+        )
+        sys.exit(2)
+
+
+Add = Callable[[Parser], None]
+
+
+def build_parser() -> Parser:
+    """The parser of every command."""
+    parser = Parser(
+        prog="graphmoe",
+        version=__version__,
+        description="Experts pre-trained on graphs, fused on a new graph from a few labels.",
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    top = parser.add_subcommands(metavar="COMMAND")
+    _leaf(top, "pretrain", "pre-train one expert a graph", _pretrain)
+    _leaf(top, "fuse", "fuse experts on a new graph from a few labels", _fuse)
+    _leaf(top, "embed", "write embeddings of a graph as NPY or Parquet", _embed)
+    _leaf(top, "predict", "apply a saved fusion to a graph", _predict)
+
+    experts = _branch(top, "experts", "look into a bank, and change it")
+    _leaf(experts, "ls", "list the experts of a bank", _bank)
+    _leaf(experts, "inspect", "print all that is known about an expert", _bank, _name)
+    _leaf(experts, "verify", "read every file and compare it with its hash", _bank)
+    _leaf(experts, "add", "add an expert of another bank, or all", _bank, _source)
+    _leaf(experts, "rm", "remove experts", _bank, _names)
+    _leaf(experts, "import", "add weights published by the method's authors", _bank, _file)
+
+    data = _branch(top, "data", "which graphs there are, and what is in them")
+    _leaf(data, "ls", "list the graphs that have a name", _data_root)
+    _leaf(data, "stats", "print what was understood of a graph", _graph, _data_root)
+    _leaf(data, "validate", "list every fault of a graph at once", _graph, _data_root)
+    return parser
+
+
+def chosen(parsed: Namespace) -> tuple[str, Namespace]:
+    """The command that was asked for (``"experts ls"``) and its options."""
+    words, options = [], parsed
+    while "subcommand" in options:
+        words.append(options["subcommand"])
+        options = options[words[-1]]
+    return " ".join(words), options
+
+
+def config_of(options: Namespace, model: type[RunConfig]) -> Any:
+    """The checked configuration: defaults, then ``--config``, then ``--section.key``."""
+    overrides = {
+        f"{section}.{key}": yaml.safe_load(value)  # as in a file; the model checks it
+        for section in model.model_fields
+        if section in options
+        for key, value in options[section].as_dict().items()
+        if value is not None
+    }
+    return load_config(model, options.config, overrides)
+
+
+def _leaf(group: Any, name: str, about: str, *adders: Add) -> None:
+    command = Parser(description=about[0].upper() + about[1:] + ".")
+    for add in adders:
+        add(command)
+    group.add_subcommand(name, command, help=about)
+
+
+def _branch(group: Any, name: str, about: str) -> Any:
+    command = Parser(description=about[0].upper() + about[1:] + ".")
+    group.add_subcommand(name, command, help=about)
+    return command.add_subcommands(metavar="COMMAND")
+
+
+def _pretrain(command: Parser) -> None:
+    command.add_argument("names", nargs="*", type=str, help="graphs; none: all embedded ones")
+    command.add_argument(
+        "--out", type=str, default="bank", help="folder of the bank (default: bank)"
+    )
+    command.add_argument("--jobs", type=PositiveInt, default=1, help="graphs at once (default: 1)")
+    command.add_argument("--resume", action="store_true", help="go on with what is in the bank")
+    _run(command)
+    _settings(command, PretrainConfig)
+
+
+def _fuse(command: Parser) -> None:
+    _target(command)
+    command.add_argument(
+        "--shots", type=_integers, default=(1, 3, 5), help="labels a class (default: 1,3,5)"
+    )
+    command.add_argument(
+        "--tasks", type=PositiveInt, default=10, help="draws of labelled nodes (default: 10)"
+    )
+    command.add_argument("--splits", type=str, help="NPZ file of published splits")
+    command.add_argument("--hold-out", type=_words, default=(), help="experts left out: cora,acm")
+    command.add_argument(
+        "--protocol",
+        choices=("strict", "legacy"),
+        default="strict",
+        help="strict: disjoint splits (default); legacy: the published protocol",
+    )
+    command.add_argument("--out", type=str, help="folder of the run")
+    _run(command)
+    _settings(command, FuseConfig)
+
+
+def _embed(command: Parser) -> None:
+    _target(command)
+    command.add_argument("--run", type=str, help="folder of a fusion: fused, not one per expert")
+    command.add_argument("--out", type=str, required=True, help="file: .npy, .npz or .parquet")
+    _place(command)
+
+
+def _predict(command: Parser) -> None:
+    _target(command)
+    command.add_argument("--run", type=str, required=True, help="folder of a fusion")
+    command.add_argument("--out", type=str, required=True, help="file: .npy, .npz or .parquet")
+    _place(command)
+
+
+def _target(command: Parser) -> None:
+    command.add_argument("target", type=str, help="the graph: a built-in name or a YAML file")
+    command.add_argument("--bank", type=str, required=True, help="folder of the bank")
+
+
+def _bank(command: Parser) -> None:
+    command.add_argument("bank", type=str, help="folder of the bank")
+
+
+def _name(command: Parser) -> None:
+    command.add_argument("name", type=str, help="name of the expert")
+
+
+def _names(command: Parser) -> None:
+    command.add_argument("names", nargs="+", type=str, help="names of the experts")
+
+
+def _source(command: Parser) -> None:
+    command.add_argument("source", type=str, help="folder of an expert, or of a whole bank")
+    _renamed(command)
+
+
+def _file(command: Parser) -> None:
+    command.add_argument("file", type=str, help="safetensors file")
+    _renamed(command)
+
+
+def _renamed(command: Parser) -> None:
+    command.add_argument("--name", type=str, help="name in this bank; left out: its own")
+    command.add_argument("--overwrite", action="store_true", help="replace one of that name")
+
+
+def _graph(command: Parser) -> None:
+    command.add_argument("name", type=str, help="a built-in name or a YAML file")
+    command.add_argument("--download", action="store_true", help="fetch it where it is missing")
+
+
+def _run(command: Parser) -> None:
+    _place(command)
+    command.add_argument(
+        "--seed", type=NonNegativeInt, default=0, help="same seed, same numbers (default: 0)"
+    )
+    command.add_argument("--quiet", action="store_true", help="no progress bar, no table")
+    command.add_argument("--config", type=str, help="YAML file; the options below win over it")
+
+
+def _place(command: Parser) -> None:
+    command.add_argument(
+        "--device", type=str, default="cpu", help="cpu, cuda, cuda:1 (default: cpu)"
+    )
+    _data_root(command)
+
+
+def _data_root(command: Parser) -> None:
+    command.add_argument("--data-root", type=str, help="folder of data sets")
+
+
+def _settings(command: Parser, model: type[RunConfig]) -> None:
+    """Every setting of ``model`` as ``--section.key``."""
+    settings = command.add_argument_group("settings")
+    for section, part in model.model_fields.items():
+        if section == "reference":
+            continue
+        for key, field in part.annotation.model_fields.items():  # type: ignore[union-attr]
+            about = f"{field.description} (default: {field.default})"
+            settings.add_argument(f"--{section}.{key}", type=str, metavar="VALUE", help=about)
+
+
+def _integers(text: Any) -> tuple[int, ...]:
+    return tuple(int(part) for part in _words(text))
+
+
+def _words(text: Any) -> tuple[str, ...]:
+    if isinstance(text, str):
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    return tuple(text)

@@ -1,0 +1,234 @@
+"""What each command does: call ``api`` (or ask a bank, or the catalogue) and print."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from graphmoe.cli.arguments import config_of
+from graphmoe.config import FuseConfig, PretrainConfig
+
+
+def pretrain(options: Any) -> None:
+    """Pre-train one expert a graph into a bank."""
+    config = config_of(options, PretrainConfig)  # before torch is loaded: faults show at once
+    from graphmoe import api
+
+    api.pretrain(
+        options.names or None,
+        config=config,
+        out=options.out,
+        seed=options.seed,
+        device=options.device,
+        jobs=options.jobs,
+        resume=options.resume,
+        data_root=options.data_root,
+        progress=not options.quiet,
+    )
+
+
+def fuse(options: Any) -> None:
+    """Fuse the experts of a bank on a new graph."""
+    config = config_of(options, FuseConfig)
+    from graphmoe import api
+
+    api.fuse(
+        options.target,
+        bank=options.bank,
+        config=config,
+        shots=options.shots,
+        tasks=options.tasks,
+        splits=options.splits,
+        hold_out=options.hold_out,
+        protocol=options.protocol,
+        out=options.out,
+        seed=options.seed,
+        data_root=options.data_root,
+        device=options.device,
+        progress=not options.quiet,
+    )
+
+
+def embed(options: Any) -> None:
+    """Write embeddings of a graph."""
+    from graphmoe import api
+
+    api.embed(
+        options.target,
+        bank=options.bank,
+        run=options.run,
+        out=options.out,
+        data_root=options.data_root,
+        device=options.device,
+    )
+    print(options.out)
+
+
+def predict(options: Any) -> None:
+    """Write what a saved fusion predicts."""
+    from graphmoe import api
+
+    api.predict(
+        options.target,
+        bank=options.bank,
+        run=options.run,
+        out=options.out,
+        data_root=options.data_root,
+        device=options.device,
+    )
+    print(options.out)
+
+
+def experts_ls(options: Any) -> None:
+    """One row an expert."""
+    from graphmoe.checkpoint import ExpertBank
+
+    bank = ExpertBank.load(options.bank, verify=False)
+    _print_table(
+        ("expert", "class", "task", "nodes", "views", "seed", "epochs", "loss"),
+        (
+            (
+                row["name"],
+                row["class"],
+                row["task"],
+                row["nodes"],
+                " ".join(row["views"]),
+                row["seed"],
+                row.get("epochs"),
+                row.get("loss"),
+            )
+            for row in bank.summary()
+        ),
+    )
+
+
+def experts_inspect(options: Any) -> None:
+    """The manifest of an expert as JSON."""
+    from graphmoe.checkpoint import ExpertBank
+
+    bank = ExpertBank.load(options.bank, verify=False)
+    manifest = bank.manifest(options.name)
+    print(json.dumps(manifest.model_dump(mode="json", by_alias=True), indent=2))
+
+
+def experts_verify(options: Any) -> None:
+    """Compare every file with its recorded hash."""
+    from graphmoe.checkpoint import ExpertBank
+
+    bank = ExpertBank.load(options.bank, verify=True)
+    print(f"{options.bank}: {len(bank)} experts, every file as recorded")
+
+
+def experts_add(options: Any) -> None:
+    """Add an expert of another bank, or all of them, each verified."""
+    from graphmoe.checkpoint import ExpertBank
+
+    bank, source = _opened(options.bank), Path(options.source)
+    if (source / "manifest.json").exists():
+        folders = [source]
+    else:
+        other = ExpertBank.load(source, verify=True)
+        folders = [source / name for name in other.names]
+    for folder in folders:
+        name = options.name if len(folders) == 1 else None
+        print(f"added {bank.adopt(folder, name, overwrite=options.overwrite)}")
+
+
+def experts_rm(options: Any) -> None:
+    """Remove experts; none if one of the names is unknown."""
+    from graphmoe.checkpoint import ExpertBank
+
+    bank = ExpertBank.load(options.bank, verify=False)
+    for name in options.names:
+        bank.manifest(name)  # an unknown name before anything is removed
+    for name in options.names:
+        bank.remove(name)
+        print(f"removed {name}")
+
+
+def experts_import(options: Any) -> None:
+    """Add weights published by the method's authors."""
+    from graphmoe.checkpoint import import_legacy
+
+    name = options.name or Path(options.file).stem
+    expert, manifest = import_legacy(options.file, name)
+    _opened(options.bank).add(name, expert, manifest, overwrite=options.overwrite)
+    print(f"added {name}")
+
+
+def data_ls(options: Any) -> None:
+    """One row a graph that has a name."""
+    from graphmoe.data import available_graphs
+
+    _print_table(
+        ("graph", "kind", "here", "what"),
+        (
+            (
+                info.name,
+                info.kind,
+                "yes" if info.present else "no",
+                info.description,
+            )
+            for info in available_graphs(options.data_root)
+        ),
+    )
+
+
+def data_stats(options: Any) -> None:
+    """What was understood of a graph."""
+    from graphmoe.data import graph_stats, load_graph
+
+    print(graph_stats(load_graph(options.name, options.data_root, options.download)))
+
+
+def data_validate(options: Any) -> None:
+    """Every fault of a graph."""
+    from graphmoe.data import load_graph, validate_graph
+
+    _, report = validate_graph(load_graph(options.name, options.data_root, options.download))
+    print(report)
+
+
+COMMANDS: dict[str, Callable[[Any], None]] = {
+    "pretrain": pretrain,
+    "fuse": fuse,
+    "embed": embed,
+    "predict": predict,
+    "experts ls": experts_ls,
+    "experts inspect": experts_inspect,
+    "experts verify": experts_verify,
+    "experts add": experts_add,
+    "experts rm": experts_rm,
+    "experts import": experts_import,
+    "data ls": data_ls,
+    "data stats": data_stats,
+    "data validate": data_validate,
+}
+
+
+def _opened(path: str) -> Any:
+    """The bank at ``path``, or a new one that will be written there."""
+    from graphmoe.checkpoint import ExpertBank
+
+    return ExpertBank.load(path, verify=False) if Path(path).exists() else ExpertBank(path)
+
+
+def _print_table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE)
+    for column in head:
+        table.add_column(column, no_wrap=column != head[-1], overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    Console().print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,197 @@
+"""The command line hands over exactly what was written, and reports faults in one line."""
+
+from __future__ import annotations
+
+import errno
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import graphmoe
+from graphmoe import errors
+from graphmoe.cli import main
+from graphmoe.cli.arguments import build_parser
+from graphmoe.cli.commands import COMMANDS
+
+Calls = list[tuple[str, tuple[Any, ...], dict[str, Any]]]
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """An ``api`` that only writes down how it was called."""
+    made: Calls = []
+    api = types.ModuleType("graphmoe.api")
+
+    def recorder(name: str) -> Callable[..., None]:
+        return lambda *args, **kwargs: made.append((name, args, kwargs))
+
+    for name in ("pretrain", "fuse", "embed", "predict"):
+        setattr(api, name, recorder(name))
+    monkeypatch.setitem(sys.modules, "graphmoe.api", api)
+    monkeypatch.setattr(graphmoe, "api", api, raising=False)
+    return made
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def run(options: Any) -> None:
+        raise error
+
+    monkeypatch.setitem(COMMANDS, "pretrain", run)
+
+
+def test_pretrain_without_names_means_the_embedded_collection(calls: Calls) -> None:
+    assert main(["pretrain"]) == 0
+    [(name, (graphs,), given)] = calls
+    assert (name, graphs) == ("pretrain", None)
+    assert (given["out"], given["seed"], given["jobs"], given["resume"]) == ("bank", 0, 1, False)
+    assert given["device"] == "cpu"
+    assert given["config"].model.K == 2
+
+
+def test_pretrain_hands_over_every_option(calls: Calls, tmp_path: Path) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text("optim: {lr: 0.5, patience: 7}\n")
+    line = f"pretrain cora acm --config {config} --data-root D --out B --seed 3 --device cuda:1"
+    line += " --jobs 2 --resume --quiet --optim.lr 1e-2 --views.metapaths {acm:[PAP]}"
+    assert main(line.replace("acm:[", "acm: [").split(" --views.metapaths ")[0].split()) == 0
+    assert main([*line.split(" --views")[0].split(), "--views.metapaths", "{acm: [PAP]}"]) == 0
+    for _, (graphs,), given in calls:
+        assert list(graphs) == ["cora", "acm"]
+        assert (given["config"].optim.lr, given["config"].optim.patience) == (0.01, 7)
+        assert (given["data_root"], given["out"], given["seed"]) == ("D", "B", 3)
+        assert (given["device"], given["jobs"], given["resume"]) == ("cuda:1", 2, True)
+        assert given["progress"] is False
+    assert calls[1][2]["config"].views.metapaths == {"acm": ["PAP"]}
+
+
+def test_fuse_hands_over_every_option(calls: Calls) -> None:
+    line = "fuse cora --bank B --shots 3,5 --tasks 2 --splits s.npz --hold-out cora,acm"
+    line += " --protocol legacy --out R --seed 7 --optim.max_epochs 9"
+    assert main(line.split()) == 0
+    [(_, (target,), given)] = calls
+    assert (target, given["bank"], given["out"], given["splits"]) == ("cora", "B", "R", "s.npz")
+    assert tuple(given["shots"]) == (3, 5)
+    assert tuple(given["hold_out"]) == ("cora", "acm")
+    assert (given["tasks"], given["protocol"], given["seed"]) == (2, "legacy", 7)
+    assert given["config"].optim.max_epochs == 9
+
+
+def test_fuse_defaults_are_the_tables_protocol(calls: Calls) -> None:
+    assert main(["fuse", "cora", "--bank", "B"]) == 0
+    given = calls[0][2]
+    assert (tuple(given["shots"]), given["tasks"], given["protocol"]) == ((1, 3, 5), 10, "strict")
+
+
+@pytest.mark.parametrize("command", ["embed", "predict"])
+def test_embed_and_predict_name_the_run_and_the_file(command: str, calls: Calls) -> None:
+    line = f"{command} wine --bank B --run R --out z.npy --data-root D"
+    assert main(line.split()) == 0
+    [(name, (target,), given)] = calls
+    assert (name, target) == (command, "wine")
+    assert (given["bank"], given["run"], given["out"]) == ("B", "R", "z.npy")
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("pretain", "did you mean pretrain"),
+        ("pretrain --jobs 0", "--jobs"),
+        ("pretrain --seed -1", "--seed"),
+        ("pretrain --sed 1", "--sed"),
+        ("pretrain --optim.lrr 1", "--optim.lrr"),
+        ("pretrain --optim.lr -1", "optim.lr: got -1, expected greater than 0"),
+        ("pretrain --config nowhere.yaml", "nowhere.yaml: no such configuration file"),
+        ("fuse cora", "bank"),
+        ("fuse cora --bank b --shots a", "--shots"),
+        ("fuse cora --bank b --protocol strit", "did you mean strict?"),
+        ("experts", "ls"),
+        ("data stats corra", "did you mean 'cora'"),
+    ],
+)
+def test_a_wrong_line_gives_one_line_and_code_2(
+    line: str, says: str, calls: Calls, capfd: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code = main(line.split())
+    except SystemExit as leaving:  # from the parser
+        code = leaving.code
+    said = capfd.readouterr().err
+    assert code == 2
+    assert says in said
+    assert said.startswith("graphmoe: ")
+    assert said.count("\n") == 1
+    assert calls == []
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (errors.ConfigError("no"), 2, "graphmoe: no"),
+        (errors.DataError("bad edge"), 2, "graphmoe: bad edge"),
+        (errors.MissingDataError("put it there"), 3, "graphmoe: put it there"),
+        (errors.MissingExtraError.for_extra("dgl", "dgl"), 3, "graphmoe: dgl is not installed"),
+        (errors.VerificationError("flipped"), 4, "graphmoe: flipped"),
+        (OSError(errno.ENOSPC, "No space left", "x.bin"), 1, "graphmoe: No space left: x.bin"),
+        (RuntimeError("boom"), 1, "graphmoe: RuntimeError: boom (run again with --debug"),
+    ],
+)
+def test_each_fault_has_its_code_and_no_traceback(
+    error: Exception,
+    code: int,
+    line: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    failing(monkeypatch, error)
+    assert main(["pretrain"]) == code
+    said = capsys.readouterr().err
+    assert said.startswith(line)
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("argv", [["--debug", "pretrain"], ["pretrain", "--debug"]])
+def test_debug_shows_the_traceback(argv: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, errors.ConfigError("no"))
+    with pytest.raises(errors.ConfigError):
+        main(argv)
+
+
+def test_an_interruption_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing(monkeypatch, KeyboardInterrupt())
+    assert main(["pretrain", "cora", "--out", "my bank"]) == 130
+    said = capsys.readouterr().err
+    assert "Finished experts are kept" in said
+    assert "graphmoe pretrain cora --out 'my bank' --resume" in said
+    assert main(["pretrain", "--resume"]) == 130
+    assert capsys.readouterr().err.count("--resume") == 1
+
+
+def test_the_reader_going_away_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    failing(monkeypatch, BrokenPipeError())
+    with monkeypatch.context() as patched:
+        patched.setattr("os.dup2", lambda *_: None)
+        assert main(["pretrain"]) == 0
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        build_parser().parse_args([*command.split(), "--help"])
+    assert leaving.value.code == 0
+    assert "usage: graphmoe" in capsys.readouterr().out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        main(["--version"])
+    assert leaving.value.code == 0
+    assert capsys.readouterr().out.strip() == f"graphmoe {graphmoe.__version__}"

@@ -1,0 +1,55 @@
+"""What importing costs, checked in a fresh interpreter, and that layers hold."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = ("lightning_fabric", "jsonargparse", "dgl", "ogb", "ray", "tensorboard", "matplotlib")
+
+
+def loaded_after(statement: str, names: tuple[str, ...]) -> list[str]:
+    """Which of ``names`` are loaded once ``statement`` has run in a new interpreter."""
+    code = f"{statement}\nimport sys\nprint(*[n for n in {names!r} if n in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    return done.stdout.split()
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    assert loaded_after("import graphmoe", (*HEAVY, "torch", "torch_geometric", "pydantic")) == []
+
+
+def test_using_layers_and_views_loads_no_optional_library() -> None:
+    statement = "import graphmoe; graphmoe.MultiViewEncoder, graphmoe.MultiView"
+    assert loaded_after(statement, HEAVY) == []
+
+
+def test_using_the_bank_and_the_catalogue_loads_no_optional_library() -> None:
+    statement = "import graphmoe; graphmoe.ExpertBank, graphmoe.load_graph"
+    assert loaded_after(statement, HEAVY) == []
+
+
+def test_building_the_command_line_does_not_load_torch() -> None:
+    statement = "from graphmoe.cli.arguments import build_parser; build_parser()"
+    assert loaded_after(statement, ("torch", "torch_geometric", "numpy", "pandas")) == []
+
+
+def test_every_public_name_resolves_and_an_unknown_one_does_not() -> None:
+    import graphmoe
+
+    for name in graphmoe.__all__:
+        assert getattr(graphmoe, name) is not None
+    assert set(graphmoe.__all__) <= set(dir(graphmoe))
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        graphmoe.nonsense  # noqa: B018
+
+
+def test_layers_hold(repository: Path) -> None:
+    lint = pytest.importorskip("importlinter.cli", reason="import-linter is not installed")
+    config = repository / "pyproject.toml"
+    assert lint.lint_imports(config_filename=str(config), no_cache=True) == 0
