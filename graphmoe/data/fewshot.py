@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -93,12 +94,11 @@ def few_shot_splits(
     # One more than is drawn, so that no class goes untested. The published draw needs none over.
     _require(labels, shots + num_val + (not legacy), shots, num_val)
     draw = _legacy_draw if legacy else _strict_draw
-    return [
-        FewShotSplit(
-            *draw(labels, shots, num_val, np.random.default_rng([seed, task])), shots, task
-        )
-        for task in range(1, num_tasks + 1)
-    ]
+    splits = []
+    for task in range(1, num_tasks + 1):
+        train, val, test = draw(labels, shots, num_val, np.random.default_rng([seed, task]))
+        splits.append(FewShotSplit(train, val, test, shots, task))
+    return splits
 
 
 def load_splits(
@@ -163,7 +163,7 @@ def load_splits(
 
 def save_splits(path: PathLike, splits: Iterable[FewShotSplit], y: Tensor) -> None:
     """Write splits to an ``.npz`` that :func:`load_splits` reads back."""
-    arrays = {"labels": y.numpy()}
+    arrays: dict[str, Any] = {"labels": y.numpy()}
     for split in splits:
         for part in ("train", "val", "test"):
             index: Tensor = getattr(split, part)
@@ -201,30 +201,30 @@ def _require(labels: np.ndarray, needed: int, shots: int, num_val: int) -> None:
         raise DataError(f"each class needs {needed} labelled nodes ({parts}): {', '.join(short)}")
 
 
-def _tensors(*parts: np.ndarray) -> tuple[Tensor, ...]:
-    return tuple(torch.from_numpy(np.sort(part)) for part in parts)
+def _rising(nodes: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.sort(nodes))
 
 
 def _strict_draw(
     labels: np.ndarray, shots: int, num_val: int, rng: np.random.Generator
-) -> tuple[Tensor, ...]:
+) -> tuple[Tensor, Tensor, Tensor]:
     order = [rng.permutation(np.flatnonzero(labels == c)) for c in range(labels.max() + 1)]
     cut = shots + num_val
     train, val, test = (
         np.concatenate([nodes[part] for nodes in order])
         for part in (slice(shots), slice(shots, cut), slice(cut, None))
     )
-    return _tensors(train, val, test)
+    return _rising(train), _rising(val), _rising(test)
 
 
 def _legacy_draw(
     labels: np.ndarray, shots: int, _: int, rng: np.random.Generator
-) -> tuple[Tensor, ...]:
+) -> tuple[Tensor, Tensor, Tensor]:
     known = np.flatnonzero(labels >= 0)
     first, second = rng.permutation(known), rng.permutation(known)
     train = [first[labels[first] == c][:shots] for c in range(labels.max() + 1)]
     test = second[: int(LEGACY_TEST_SHARE * len(known))]
-    return _tensors(np.concatenate(train), known[:0], test)
+    return _rising(np.concatenate(train)), _rising(known[:0]), _rising(test)
 
 
 def _with_validation(
@@ -245,7 +245,7 @@ def _with_validation(
             f"task {split.task}: {num_val} validation nodes a class were asked for among the nodes "
             f"that neither train nor test: {', '.join(short)}"
         )
-    return replace(split, val=_tensors(np.concatenate(chosen))[0])
+    return replace(split, val=_rising(np.concatenate(chosen)))
 
 
 def _label_faults(own: np.ndarray | None, labels: np.ndarray | None) -> list[str]:
