@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch_geometric  # noqa: F401 (its first import probes for IPv6, before sockets are shut off)
 from hypothesis import settings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
