@@ -1,6 +1,7 @@
 """Sparse linear algebra on graphs: pure functions and operators, torch only."""
 
 from graphmoe.ops.binary_path import BinaryPathOperator
+from graphmoe.ops.dropout import seeded_dropout
 from graphmoe.ops.linear_operator import LinearOperator
 from graphmoe.ops.metapath import metapath_operator
 from graphmoe.ops.propagation import gcn_normalize, propagate
@@ -13,4 +14,5 @@ __all__ = [
     "gcn_normalize",
     "metapath_operator",
     "propagate",
+    "seeded_dropout",
 ]

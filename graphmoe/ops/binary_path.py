@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ class BinaryPathOperator(LinearOperator):
         diagonal: Tensor,
         symmetric: bool = True,
     ) -> None:
-        for before, after in zip(factors, factors[1:], strict=False):
+        for before, after in pairwise(factors):
             if before.shape[1] != after.shape[0]:
                 raise ValueError(f"factors do not chain: {before.shape} and {after.shape}")
         self.factors = tuple(factors)

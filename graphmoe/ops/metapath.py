@@ -116,7 +116,8 @@ def _symmetric_view(half: SparseOperator) -> LinearOperator:
     if form == "explicit":
         return _explicit(kept, loop)
     if form == "lazy":
-        inner, core = [kept, kept.t()], _surplus(kept)
+        inner: list[LinearOperator] = [kept, kept.t()]
+        core: SparseOperator | None = _surplus(kept)
     else:
         place = _placement(groups, n, half)
         core = None
