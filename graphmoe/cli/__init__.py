@@ -46,8 +46,10 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
-        print(_in_words(error), file=sys.stderr)
-        return error.exit_code if isinstance(error, GraphMoEError) else 1
+        code = error.exit_code if isinstance(error, GraphMoEError) else 1
+        said = _interrupted(command, error, plain) if code == INTERRUPTED else _in_words(error)
+        print(said, file=sys.stderr)
+        return code
     return 0
 
 
@@ -62,11 +64,10 @@ def _in_words(error: Exception) -> str:
     return f"graphmoe: {kind}: {error} (run again with --debug to see where)"
 
 
-def _interrupted(command: str, interruption: KeyboardInterrupt, arguments: list[str]) -> str:
+def _interrupted(command: str, interruption: BaseException, arguments: list[str]) -> str:
     """What an interrupted command leaves behind, and how to go on."""
-    kept = f" {interruption}" if str(interruption) else ""
+    what = str(interruption).rstrip(".") or "interrupted; what was finished is kept"
     if command != "pretrain":
-        return f"graphmoe: interrupted.{kept}"
+        return f"graphmoe: {what}"
     again = [*arguments, *([] if "--resume" in arguments else ["--resume"])]
-    line = shlex.join(["graphmoe", *again])
-    return f"graphmoe: interrupted.{kept} Finished experts are kept; go on with: {line}"
+    return f"graphmoe: {what}; go on with: {shlex.join(['graphmoe', *again])}"

@@ -166,10 +166,23 @@ def test_an_interruption_says_how_to_go_on(
     failing(monkeypatch, KeyboardInterrupt())
     assert main(["pretrain", "cora", "--out", "my bank"]) == 130
     said = capsys.readouterr().err
-    assert "Finished experts are kept" in said
+    assert "what was finished is kept" in said
     assert "graphmoe pretrain cora --out 'my bank' --resume" in said
     assert main(["pretrain", "--resume"]) == 130
     assert capsys.readouterr().err.count("--resume") == 1
+
+
+def test_a_training_that_saved_its_state_is_an_interruption_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Stopped(errors.GraphMoEError):
+        exit_code = 130
+
+    failing(monkeypatch, Stopped("karate stopped after epoch 7"))
+    assert main(["pretrain"]) == 130
+    said = capsys.readouterr().err
+    assert said.startswith("graphmoe: karate stopped after epoch 7; go on with: ")
+    assert said.endswith("graphmoe pretrain --resume\n")
 
 
 def test_the_reader_going_away_is_no_error(
