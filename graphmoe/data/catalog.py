@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from graphmoe.data import embedded
+from graphmoe.data.description import read_described_graph
 from graphmoe.data.heco import LAYOUTS, HeCo
 from graphmoe.data.locations import resolve_data_root
 from graphmoe.data.pyg_sources import PYG_SOURCES, load_pyg_graph
+from graphmoe.data.report import Report
+from graphmoe.data.validate import validate_graph
 from graphmoe.errors import ConfigError, unknown_name
 from graphmoe.typing import Graph, PathLike
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -110,10 +116,13 @@ def available_graphs(data_root: PathLike | None = None) -> list[GraphInfo]:
 def load_graph(
     name_or_path: PathLike, data_root: PathLike | None = None, download: bool = False
 ) -> Graph:
-    """A graph by its name.
+    """A graph by its name, or from a YAML file that describes a person's own; validated.
+
+    Repairs and notes of the validation go to the log (logger ``graphmoe.data``).
 
     Args:
-        name_or_path: A name that :func:`available_graphs` lists, in any case.
+        name_or_path: A name that :func:`available_graphs` lists, in any case, or a path that ends
+            in ``.yaml`` or ``.yml`` (see :mod:`graphmoe.data.description`).
         data_root: The folder of datasets; only read, unless something is downloaded.
             (default: ``GRAPHMOE_DATA``, else the user's cache)
         download: Whether files that are not there may be fetched. (default: :obj:`False`)
@@ -122,10 +131,28 @@ def load_graph(
         ``Data`` or ``HeteroData`` with ``name`` and, if heterogeneous, ``target`` set.
 
     Raises:
-        ConfigError: No graph has this name; the message lists the nearest ones.
+        ConfigError: No graph has this name, or the YAML file is wrong.
         MissingDataError: The files are not there; the message says where they were looked for.
         DataError: The files are there and wrong; every fault is listed.
     """
+    data, report = inspect_graph(name_or_path, data_root, download)
+    report.raise_for_faults()
+    for finding in report.repairs:
+        logger.warning("%s: %s", report.subject, finding)
+    for finding in report.notes:
+        logger.info("%s: %s", report.subject, finding)
+    return data
+
+
+def inspect_graph(
+    name_or_path: PathLike, data_root: PathLike | None = None, download: bool = False
+) -> tuple[Graph, Report]:
+    """As :func:`load_graph`, but with faults, repairs and notes in a report instead of raised.
+
+    With faults in the report the graph is not fit for use.
+    """
+    if Path(name_or_path).suffix.lower() in (".yaml", ".yml"):
+        return read_described_graph(name_or_path)
     text = str(name_or_path)
     name = text.lower().replace("-", "_").replace(" ", "_")
     name = _ALIASES.get(name, name)
@@ -135,12 +162,13 @@ def load_graph(
     elif name in PYG_SOURCES:
         data = load_pyg_graph(PYG_SOURCES[name], name, root, download)
     elif name in _HECO:
-        found = _heco_root(root, name) or root / "heco"
-        data = HeCo(found, name, download=download)[0]
+        data = HeCo(_heco_root(root, name) or root / "heco", name, download=download)[0]
     else:
-        raise ConfigError(unknown_name("graph", text, [*_EMBEDDED, *PYG_SOURCES, *_HECO]))
+        choices = [*_EMBEDDED, *PYG_SOURCES, *_HECO]
+        message = unknown_name("graph", text, choices)
+        raise ConfigError(f"{message} (a graph of your own is a path to a .yaml file)")
     data.name = name
-    return data
+    return validate_graph(data, raise_on_fault=False)
 
 
 def _heco_root(root: Path, name: str) -> Path | None:
