@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from graphmoe.checkpoint.bank import ExpertBank
-from graphmoe.checkpoint.fingerprint import graph_fingerprint
+from graphmoe.checkpoint.fingerprint import multiview_fingerprint
+from graphmoe.checkpoint.legacy import import_legacy
 from graphmoe.checkpoint.manifest import ExpertManifest
 
-__all__ = ["ExpertBank", "ExpertManifest", "graph_fingerprint"]
+__all__ = ["ExpertBank", "ExpertManifest", "import_legacy", "multiview_fingerprint"]

@@ -39,6 +39,8 @@ INDEX = "index.json"
 INDEX_FORMAT = "graphmoe-bank"
 INDEX_VERSION = 1
 LOCK_SECONDS = 60.0
+#: A trainer whose parent was killed ends a moment later; whoever takes over waits that long.
+TRAINING_SECONDS = 10.0
 
 T = TypeVar("T")
 
@@ -50,7 +52,9 @@ def bank_lock(root: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
     Raises:
         GraphMoEError: Another process kept it for ``seconds``, or it cannot be taken here.
     """
-    with _lock(root / ".lock", seconds, f"the bank {root} is being written by another process"):
+    with _lock(
+        root / ".locks" / "bank", seconds, f"the bank {root} is being written by another process"
+    ):
         yield
 
 
@@ -58,12 +62,13 @@ def bank_lock(root: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
 def training_lock(root: Path, name: str) -> Iterator[None]:
     """Be the only process that trains ``name`` in the bank at ``root``."""
     busy = f"expert {name!r} of the bank {root} is being trained by another process"
-    with _lock(root / f".lock-{name}", 0.0, busy):
+    with _lock(root / ".locks" / f"expert-{name}", TRAINING_SECONDS, busy):
         yield
 
 
 @contextmanager
 def _lock(path: Path, seconds: float, busy: str) -> Iterator[None]:
+    make_folder(path.parent)
     lock = FileLock(path)
     try:
         with storage_errors(path, "lock"):

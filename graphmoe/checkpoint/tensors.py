@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -79,5 +78,3 @@ def _promised_bytes(entry: dict[str, Any]) -> int:
     if size != end - start:
         raise ValueError("shape and offsets disagree")
     return size
-
-

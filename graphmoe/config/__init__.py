@@ -9,6 +9,7 @@ from graphmoe.config.pretrain import (
     ModelSection,
     OptimSection,
     PretrainConfig,
+    RunSection,
     ViewsSection,
 )
 
@@ -20,6 +21,7 @@ __all__ = [
     "ModelSection",
     "OptimSection",
     "PretrainConfig",
+    "RunSection",
     "ViewsSection",
     "load_config",
 ]

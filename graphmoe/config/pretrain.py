@@ -82,10 +82,29 @@ class OptimSection(Section):
     patience: int = Field(default=50, ge=1, description="epochs without improvement")
 
 
+class RunSection(Section):
+    """How a run is carried out.
+
+    Attributes:
+        threads: Threads of each training; another number may change the last bits of the weights.
+        precision: As Fabric names it: ``"32-true"``, ``"bf16-mixed"``, ``"64-true"``.
+        save_epochs: Save the state every so many epochs; 0: by time only.
+        save_seconds: Save the state when so many seconds have passed.
+    """
+
+    threads: int = Field(default=1, ge=1, description="threads of each training")
+    precision: Literal["32-true", "bf16-mixed", "64-true"] = Field(
+        default="32-true", description="number format"
+    )
+    save_epochs: int = Field(default=0, ge=0, description="epochs between saves; 0: by time")
+    save_seconds: float = Field(default=30.0, gt=0, description="seconds between saves")
+
+
 class PretrainConfig(RunConfig):
-    """One pre-training run: ``data``, ``views``, ``model`` and ``optim``."""
+    """One pre-training run: ``data``, ``views``, ``model``, ``optim`` and ``run``."""
 
     data: DataSection = DataSection()
     views: ViewsSection = ViewsSection()
     model: ModelSection = ModelSection()
     optim: OptimSection = OptimSection()
+    run: RunSection = RunSection()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from graphmoe.checkpoint import ExpertBank, ExpertManifest, graph_fingerprint
-from graphmoe.checkpoint import store
+from graphmoe.checkpoint import ExpertBank, ExpertManifest, multiview_fingerprint, store
 from graphmoe.checkpoint.files import make_folder, remove_folder
 from graphmoe.checkpoint.manifest import check_expert_name
 from graphmoe.errors import ConfigError
@@ -96,22 +95,15 @@ def pretrain_expert(
     """
     settings = settings or PretrainSettings()
     place = resolve_device(device)
-    description = {
-        "num_nodes": graph.num_nodes,
-        "fingerprint": fingerprint or graph_fingerprint(graph),
-    }
-    identity = {
-        "settings": {**settings.to_json(), **(about or {})},
-        "seed": seed,
-        "graph": description,
-    }
+    fingerprint = fingerprint or multiview_fingerprint(graph)
+    identity = training_identity(settings, seed, fingerprint, about)
     with ExitStack() as stack:
         checkpointer = None
         if out is not None:
             root = Path(out)
             make_folder(root)
             stack.enter_context(store.training_lock(root, check_expert_name(name)))
-            finished = _finished(root, name, identity, resume, overwrite)
+            finished = find_finished(root, name, identity, resume, overwrite)
             if finished is not None:
                 return finished
             checkpointer = Checkpointer(root / name, {**identity, "device": place.type})
@@ -135,7 +127,7 @@ def pretrain_expert(
                 "seconds": round(state.seconds, 3),
             },
             seed=seed,
-            graph=description,
+            graph={"fingerprint": fingerprint, "num_nodes": graph.num_nodes},
             views=tuple(getattr(graph, "view_names", ())),
             alignment=dict(getattr(graph, "alignment", {})),
             settings=identity["settings"],
@@ -180,6 +172,9 @@ def _train(
     state = None
     if checkpointer is not None:
         state = checkpointer.load(objective, optimizer, generators)
+    if views_of is not None:
+        drawn = views_of
+        views_of = lambda epoch: _moved(drawn(epoch), place)  # noqa: E731
     loop = Loop(
         objective=wrapped,
         optimizer=optimizer,
@@ -192,39 +187,56 @@ def _train(
         stop=stop,
         on_epoch=on_epoch,
     )
-    on_place = Data(
-        x=graph.x.to(place),
-        views=tuple(view.to(place) for view in graph.views),
-    )
+    on_place = Data(x=graph.x.to(place), views=_moved(graph.views, place))
     state = loop.run(on_place, state or TrainingState())
     objective.load_state_dict(state.best)
     return objective, state
 
 
-def _finished(
+def training_identity(
+    settings: PretrainSettings, seed: int, fingerprint: str, about: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Everything that decides about the weights, as plain values: equal identity, equal expert."""
+    return {
+        "settings": {**settings.to_json(), **(about or {})},
+        "seed": seed,
+        "graph": fingerprint,
+    }
+
+
+def find_finished(
     root: Path, name: str, identity: dict[str, Any], resume: bool, overwrite: bool
 ) -> PretrainResult | None:
-    """The expert that is there already and fits; an error where it is in the way."""
-    if name not in store.expert_names(root):
+    """The finished expert of that identity; ``None`` where there is still something to train.
+
+    Raises:
+        ConfigError: An expert of that name is in the way.
+    """
+    if not root.is_dir() or name not in store.expert_names(root):
         return None
-    if resume:
-        bank = ExpertBank.load(root, names=[name])
-        manifest = bank.manifest(name)
-        found = {"settings": manifest.settings, "seed": manifest.seed, "graph": manifest.graph}
-        changed = differences(found, identity)
-        if not changed:
-            return PretrainResult(name, bank[name], manifest, (), skipped=True)
-        if not overwrite:
-            raise ConfigError(
-                f"{root / name}: this expert was trained with other settings: "
-                f"{'; '.join(changed)}; ask to overwrite, or choose another bank"
-            )
-    elif not overwrite:
+    if not resume:
+        if overwrite:
+            return None
         raise ConfigError(
             f"{root} already has an expert {name!r}: "
             "resume to keep it, overwrite to train it again, or choose another bank"
         )
-    return None
+    manifest = store.read_manifest(root, name)
+    found = {
+        "settings": manifest.settings,
+        "seed": manifest.seed,
+        "graph": manifest.graph.get("fingerprint"),
+    }
+    changed = differences(found, identity)
+    if not changed:
+        expert = ExpertBank.load(root, names=[name])[name]
+        return PretrainResult(name, expert, manifest, (), skipped=True)
+    if overwrite:
+        return None
+    raise ConfigError(
+        f"{root / name}: this expert was trained with other settings: {'; '.join(changed)}; "
+        "ask to overwrite, or choose another bank"
+    )
 
 
 def _drop_state(checkpointer: Checkpointer, overwrite: bool) -> None:
@@ -245,6 +257,10 @@ def _projection(graph: Data) -> dict[str, Tensor]:
     if isinstance(fitted, Tensor):
         return {"projection": fitted}
     return dict(fitted or {})
+
+
+def _moved(views: Iterable[Any], place: torch.device) -> tuple[Any, ...]:
+    return tuple(view.to(place) for view in views)
 
 
 def _cuda_indices(place: torch.device) -> list[int]:

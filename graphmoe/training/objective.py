@@ -37,6 +37,4 @@ def build_objective(settings: PretrainSettings, in_channels: int) -> Any:
 
 def build_optimizer(settings: PretrainSettings, objective: nn.Module) -> optim.Optimizer:
     """Adam over every parameter of ``objective``."""
-    return optim.Adam(
-        objective.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
-    )
+    return optim.Adam(objective.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)

@@ -9,7 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn, optim
 
-from graphmoe.checkpoint.files import make_folder, new_folder, read_bytes, recover, sha256, write_bytes
+from graphmoe.checkpoint.files import (
+    make_folder,
+    new_folder,
+    read_bytes,
+    recover,
+    sha256,
+    write_bytes,
+)
 from graphmoe.checkpoint.sealed import dump_sealed, load_sealed
 from graphmoe.checkpoint.tensors import MAX_TENSOR_BYTES, dump_tensors, load_tensors
 from graphmoe.errors import ConfigError, VerificationError
@@ -141,7 +148,9 @@ class Checkpointer:
             for name, generator in generators.items():
                 generator.set_state(random[name])
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
-            raise VerificationError(f"{self.resume_folder}: its state does not fit: {error}") from None
+            raise VerificationError(
+                f"{self.resume_folder}: its state does not fit: {error}"
+            ) from None
         losses, best_epoch = content["losses"], content["best_epoch"]
         best_loss = losses[best_epoch] if best_epoch >= 0 else float("inf")
         best = _under("best.", tensors)

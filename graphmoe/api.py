@@ -1,0 +1,145 @@
+"""What the package does, one function a job: the only place that knows all the parts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from graphmoe.checkpoint import ExpertBank
+from graphmoe.checkpoint.files import make_folder
+from graphmoe.checkpoint.manifest import check_expert_name
+from graphmoe.config import PretrainConfig, load_config
+from graphmoe.data import embedded_graphs
+from graphmoe.errors import ConfigError
+from graphmoe.training import PretrainSettings, PretrainTask, SaveSettings, run_pretraining
+from graphmoe.training.device import resolve_device
+from graphmoe.typing import Graph, PathLike
+
+
+def pretrain(
+    graphs: Sequence[str] | Mapping[str, Graph] | str | None = None,
+    *,
+    config: PathLike | Mapping[str, Any] | PretrainConfig | None = None,
+    out: PathLike,
+    seed: int = 0,
+    device: str = "cpu",
+    jobs: int = 1,
+    resume: bool = False,
+    overwrite: bool = False,
+    data_root: PathLike | None = None,
+    progress: bool = True,
+) -> ExpertBank:
+    """Pre-train one expert a graph and put it into a bank.
+
+    Each expert is in the bank as soon as it is finished, whatever becomes of the others. Equal
+    arguments give equal weights on one machine, bit for bit, also with another ``jobs``, and also
+    when the run was killed and goes on with ``resume``.
+
+    Args:
+        graphs: Built-in names, YAML files, or graphs by name; ``None``: those of ``config``, and
+            where it names none, the whole embedded collection.
+        config: A YAML file, a mapping of the same shape, or a ready configuration.
+        out: The bank's folder; experts of other names in it stay.
+        seed: Of everything random; each graph gets the same.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or ``"auto"``.
+        jobs: Graphs at once, each in a process of its own.
+        resume: Go on where an earlier run stopped; experts that are finished are kept.
+        overwrite: Train again what is there already.
+        data_root: Where datasets are looked for; ``None``: ``GRAPHMOE_DATA``, else the cache.
+        progress: Show bars on standard error and a table at the end.
+
+    Returns:
+        The bank, with everything in it.
+
+    Raises:
+        ConfigError: A setting or a name is wrong, or an expert is there already.
+        MissingDataError: The files of a graph are not there.
+        DataError: A graph cannot be used.
+        PretrainError: Some of several graphs failed; it lists them, the others are in the bank.
+        TrainingInterrupted: SIGINT or SIGTERM came; the state is saved.
+    """
+    settings = load_config(PretrainConfig, config)  # type: ignore[arg-type]
+    root = Path(out)
+    resolve_device(device)
+    sources = _sources(graphs, settings)
+    make_folder(root)
+    tasks = [
+        PretrainTask(
+            name=name,
+            source=source,
+            out=root,
+            multi_view=_multi_view(settings, name),
+            resample=settings.views.resample == "epoch",
+            settings=_pretrain_settings(settings),
+            seed=seed,
+            device=device,
+            resume=resume,
+            overwrite=overwrite,
+            save=SaveSettings(settings.run.save_epochs, settings.run.save_seconds),
+            data_root=None if data_root is None else Path(data_root),
+        )
+        for name, source in sources.items()
+    ]
+    run_pretraining(tasks, root, jobs, progress)
+    return ExpertBank.load(root)
+
+
+def _sources(
+    graphs: Sequence[str] | Mapping[str, Graph] | str | None, config: PretrainConfig
+) -> dict[str, str | Graph]:
+    """Name of each expert to where its graph comes from."""
+    if isinstance(graphs, Mapping):
+        return {check_expert_name(name): graph for name, graph in graphs.items()}
+    if isinstance(graphs, str):
+        graphs = [graphs]
+    found: dict[str, str | Graph] = {}
+    for source in graphs or config.data.graphs or embedded_graphs():
+        name = _expert_name(str(source))
+        if name in found:
+            raise ConfigError(f"two graphs would give an expert {name!r}: {found[name]}, {source}")
+        found[name] = str(source)
+    return found
+
+
+def _expert_name(source: str) -> str:
+    """The name of a graph's expert: its own in lower case, or that of its YAML file."""
+    path = Path(source)
+    if path.suffix.lower() in (".yaml", ".yml"):
+        return check_expert_name(re.sub(r"[^A-Za-z0-9_.-]", "_", path.stem))
+    return check_expert_name(source.lower().replace("-", "_").replace(" ", "_"))
+
+
+def _multi_view(config: PretrainConfig, name: str) -> dict[str, Any]:
+    """Arguments of ``MultiView`` for the graph of that name."""
+    data, views = config.data, config.views
+    metapaths = {key.lower(): value for key, value in views.metapaths.items()}
+    return {
+        "channels": data.channels,
+        "normalize": data.normalize,
+        "structural": data.structural,
+        "num_views": views.num_views,
+        "drop_edge": views.drop_edge,
+        "metapaths": metapaths.get(name.lower()),
+        "max_length": views.max_length,
+        "max_views": views.max_views,
+    }
+
+
+def _pretrain_settings(config: PretrainConfig) -> PretrainSettings:
+    model, optim = config.model, config.optim
+    return PretrainSettings(
+        encoder=model.encoder,
+        encoder_args={
+            "hidden_channels": model.hidden_channels,
+            "K": model.K,
+            "dropout": model.dropout,
+        },
+        lr=optim.lr,
+        weight_decay=optim.weight_decay,
+        max_epochs=optim.max_epochs,
+        patience=optim.patience,
+        precision=config.run.precision,
+        threads=config.run.threads,
+    )

@@ -1,0 +1,88 @@
+"""A whole run: many graphs, one display, one verdict."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+from graphmoe.errors import GraphMoEError
+from graphmoe.training.interrupts import TrainingInterrupted, stop_on_signal
+from graphmoe.training.jobs import Outcome, run_jobs
+from graphmoe.training.logs import LOGS, draw_losses
+from graphmoe.training.progress import Display, print_summary
+from graphmoe.training.task import PretrainTask, pretrain_task
+
+
+class PretrainError(GraphMoEError):
+    """Some graphs of a run failed; the others are in the bank.
+
+    Attributes:
+        errors: Name of the graph to what went wrong.
+    """
+
+    def __init__(self, message: str, errors: dict[str, Exception]) -> None:
+        super().__init__(message)
+        self.errors = errors
+        codes = {getattr(error, "exit_code", 1) for error in errors.values()}
+        self.exit_code = codes.pop() if len(codes) == 1 else 1
+
+
+def run_pretraining(
+    tasks: Sequence[PretrainTask], out: Path, jobs: int = 1, progress: bool = True
+) -> None:
+    """Do every task; experts are in the bank as soon as they are finished.
+
+    Args:
+        tasks: One a graph, of different names.
+        out: The bank's folder.
+        jobs: Graphs at once.
+        progress: Show bars or lines on standard error, and a table at the end.
+
+    Raises:
+        TrainingInterrupted: A signal came; the unfinished ones can be resumed.
+        PretrainError: Several graphs, of which some failed.
+        Exception: What went wrong, where there was one graph only.
+    """
+    names = [task.name for task in tasks]
+    longest = max((task.settings.max_epochs for task in tasks), default=0)
+    display = Display(names, longest) if progress else None
+    with display or nullcontext(), stop_on_signal() as stop:
+        outcomes = run_jobs(pretrain_task, tasks, jobs, display, stop)
+    curves = {
+        name: outcome.value.losses
+        for name, outcome in zip(names, outcomes, strict=True)
+        if outcome.error is None and outcome.value.losses
+    }
+    if curves:
+        draw_losses(curves, out / LOGS / "loss.png")
+    if progress:
+        print_summary(names, outcomes, sys.stdout)
+    _judge(names, outcomes, out)
+
+
+def _judge(names: Sequence[str], outcomes: Sequence[Outcome], out: Path) -> None:
+    errors = {
+        name: outcome.error
+        for name, outcome in zip(names, outcomes, strict=True)
+        if outcome.error is not None
+    }
+    stopped = [name for name, error in errors.items() if isinstance(error, TrainingInterrupted)]
+    failed = {name: error for name, error in errors.items() if name not in stopped}
+    done = len(names) - len(errors)
+    if stopped:
+        faults = "".join(f"; {name} failed: {error}" for name, error in failed.items())
+        raise TrainingInterrupted(
+            f"interrupted: {done} of {len(names)} experts are finished in {out}, "
+            f"unfinished: {', '.join(stopped)}; run it again with --resume to go on{faults}"
+        )
+    if not failed:
+        return
+    first = next(iter(failed.values()))
+    if len(names) == 1:
+        raise first
+    lines = "".join(f"\n  {name}: {error}" for name, error in failed.items())
+    raise PretrainError(
+        f"{len(failed)} of {len(names)} graphs failed, {done} are finished in {out}:{lines}", failed
+    ) from first
