@@ -58,7 +58,7 @@ def pretrain(
         MissingDataError: The files of a graph are not there.
         DataError: A graph cannot be used.
         PretrainError: Some of several graphs failed; it lists them, the others are in the bank.
-        TrainingInterrupted: SIGINT or SIGTERM came; the state is saved.
+        TrainingInterruptedError: SIGINT or SIGTERM came; the state is saved.
     """
     settings = load_config(PretrainConfig, config)  # type: ignore[arg-type]
     root = Path(out)

@@ -86,10 +86,10 @@ class ExpertManifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
-    format: Literal["graphmoe-expert"] = FORMAT
-    version: Literal[1] = VERSION
+    format: Literal["graphmoe-expert"] = "graphmoe-expert"
+    version: Literal[1] = 1
     name: str
-    model_class: str = Field(alias="class", max_length=200)
+    model_class: str = Field(validation_alias="class", serialization_alias="class", max_length=200)
     init: dict[str, JsonValue] = {}
     task: str = "graph_infomax"
     metrics: dict[str, float] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphmoe.training.expert import PretrainResult, pretrain_expert
-from graphmoe.training.interrupts import TrainingInterrupted
+from graphmoe.training.interrupts import TrainingInterruptedError
 from graphmoe.training.jobs import run_jobs
 from graphmoe.training.run import PretrainError, run_pretraining
 from graphmoe.training.settings import PretrainSettings, SaveSettings
@@ -15,7 +15,7 @@ __all__ = [
     "PretrainSettings",
     "PretrainTask",
     "SaveSettings",
-    "TrainingInterrupted",
+    "TrainingInterruptedError",
     "pretrain_expert",
     "run_jobs",
     "run_pretraining",

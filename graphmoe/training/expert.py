@@ -91,7 +91,7 @@ def pretrain_expert(
         ConfigError: A setting is wrong; or an expert or state of that name is there and neither
             ``overwrite`` nor a fitting ``resume`` is asked for.
         DataError: The loss became NaN or infinite.
-        TrainingInterrupted: It was asked to stop; the state is saved where ``out`` is given.
+        TrainingInterruptedError: It was asked to stop; the state is saved where ``out`` is given.
     """
     settings = settings or PretrainSettings()
     place = resolve_device(device)

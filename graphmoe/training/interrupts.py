@@ -11,7 +11,7 @@ from types import FrameType
 from graphmoe.errors import GraphMoEError
 
 
-class TrainingInterrupted(GraphMoEError):
+class TrainingInterruptedError(GraphMoEError):
     """A training was asked to stop and has saved its state."""
 
     exit_code = 130

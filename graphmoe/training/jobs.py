@@ -16,7 +16,7 @@ from multiprocessing import connection, get_context, parent_process
 from typing import Any
 
 from graphmoe.errors import GraphMoEError
-from graphmoe.training.interrupts import StopRequest, TrainingInterrupted
+from graphmoe.training.interrupts import StopRequest, TrainingInterruptedError
 
 #: Does one task; tells of its progress through the second argument; stops when the third is set.
 Function = Callable[[Any, Callable[[Any], None], StopRequest], Any]
@@ -39,14 +39,14 @@ class Outcome:
     trace: str = ""
 
 
-class RemoteTraceback(Exception):
+class RemoteTracebackError(Exception):
     """Shown as the cause of an error that came from a worker."""
 
     def __str__(self) -> str:
         return f"\n{self.args[0]}"
 
 
-class WorkerDied(GraphMoEError):
+class WorkerDiedError(GraphMoEError):
     """A worker process ended without a word: killed, out of memory, or crashed."""
 
 
@@ -68,7 +68,7 @@ def run_jobs(
 
     Returns:
         The outcome of each task, in the order of ``tasks``; those that never began or were
-        stopped have a :class:`TrainingInterrupted`.
+        stopped have a :class:`TrainingInterruptedError`.
     """
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}")
@@ -83,7 +83,7 @@ def _run_here(
     function: Function, index: int, task: Any, on_event: OnEvent, stop: StopRequest
 ) -> Outcome:
     if stop:
-        return Outcome(error=TrainingInterrupted("not started"))
+        return Outcome(error=TrainingInterruptedError("not started"))
     on_event(index, "start", None)
     outcome = _attempt(function, task, lambda content: on_event(index, "progress", content), stop)
     on_event(index, "end", outcome)
@@ -152,7 +152,7 @@ class _Pool:
         finally:
             for worker in self.workers:
                 worker.process.kill()
-        unstarted = Outcome(error=TrainingInterrupted("not started"))
+        unstarted = Outcome(error=TrainingInterruptedError("not started"))
         return [self.outcomes.get(index, unstarted) for index in range(len(self.tasks))]
 
     def _next(self, worker: _Worker) -> None:
@@ -182,7 +182,7 @@ class _Pool:
 
     def _end(self, index: int, outcome: Outcome) -> None:
         if outcome.error is not None and outcome.trace:
-            outcome.error.__cause__ = RemoteTraceback(outcome.trace)
+            outcome.error.__cause__ = RemoteTracebackError(outcome.trace)
         self.outcomes[index] = outcome
         self.on_event(index, "end", outcome)
 
@@ -193,10 +193,10 @@ class _Pool:
         self.workers.remove(worker)
         assert worker.index is not None
         if self.stop:
-            error: GraphMoEError = TrainingInterrupted("stopped")
+            error: GraphMoEError = TrainingInterruptedError("stopped")
         else:
             cause = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-            error = WorkerDied(
+            error = WorkerDiedError(
                 f"the worker process died ({cause}): out of memory, killed, or started from a "
                 "script whose main part is not under if __name__ == '__main__'"
             )

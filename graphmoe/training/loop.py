@@ -13,7 +13,7 @@ from torch import optim
 from torch_geometric.data import Data
 
 from graphmoe.errors import DataError
-from graphmoe.training.interrupts import StopRequest, TrainingInterrupted
+from graphmoe.training.interrupts import StopRequest, TrainingInterruptedError
 from graphmoe.training.settings import PretrainSettings, SaveSettings
 from graphmoe.training.state import Checkpointer, TrainingState
 
@@ -57,7 +57,7 @@ class Loop:
 
         Raises:
             DataError: The loss is not a number.
-            TrainingInterrupted: A signal came; the state is saved.
+            TrainingInterruptedError: A signal came; the state is saved.
         """
         saved_at = time.monotonic()
         while not self._finished(state):
@@ -68,7 +68,7 @@ class Loop:
                 self.on_epoch(state)
             if self.stop:
                 self._save(state)
-                raise TrainingInterrupted(f"stopped after epoch {state.epoch}")
+                raise TrainingInterruptedError(f"stopped after epoch {state.epoch}")
             due = self.save.epochs > 0 and state.epoch % self.save.epochs == 0
             if due or time.monotonic() - saved_at >= self.save.seconds:
                 self._save(state)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, TextIO
 
-from graphmoe.training.interrupts import TrainingInterrupted
+from graphmoe.training.interrupts import TrainingInterruptedError
 from graphmoe.training.jobs import Outcome
 
 #: Without a terminal, seconds between two lines on one training.
@@ -91,7 +91,7 @@ class Display:
 
 
 def _summary(outcome: Outcome) -> str:
-    if isinstance(outcome.error, TrainingInterrupted):
+    if isinstance(outcome.error, TrainingInterruptedError):
         return str(outcome.error)
     if outcome.error is not None:
         return f"failed: {outcome.error}"

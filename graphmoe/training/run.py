@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from graphmoe.errors import GraphMoEError
-from graphmoe.training.interrupts import TrainingInterrupted, stop_on_signal
+from graphmoe.training.interrupts import TrainingInterruptedError, stop_on_signal
 from graphmoe.training.jobs import Outcome, run_jobs
 from graphmoe.training.logs import LOGS, draw_losses
 from graphmoe.training.progress import Display, print_summary
@@ -41,7 +41,7 @@ def run_pretraining(
         progress: Show bars or lines on standard error, and a table at the end.
 
     Raises:
-        TrainingInterrupted: A signal came; the unfinished ones can be resumed.
+        TrainingInterruptedError: A signal came; the unfinished ones can be resumed.
         PretrainError: Several graphs, of which some failed.
         Exception: What went wrong, where there was one graph only.
     """
@@ -68,12 +68,14 @@ def _judge(names: Sequence[str], outcomes: Sequence[Outcome], out: Path) -> None
         for name, outcome in zip(names, outcomes, strict=True)
         if outcome.error is not None
     }
-    stopped = [name for name, error in errors.items() if isinstance(error, TrainingInterrupted)]
+    stopped = [
+        name for name, error in errors.items() if isinstance(error, TrainingInterruptedError)
+    ]
     failed = {name: error for name, error in errors.items() if name not in stopped}
     done = len(names) - len(errors)
     if stopped:
         faults = "".join(f"; {name} failed: {error}" for name, error in failed.items())
-        raise TrainingInterrupted(
+        raise TrainingInterruptedError(
             f"interrupted: {done} of {len(names)} experts are finished in {out}, "
             f"unfinished: {', '.join(stopped)}; run it again with --resume to go on{faults}"
         )

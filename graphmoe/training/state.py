@@ -52,7 +52,7 @@ class TrainingState:
         return len(self.losses)
 
     def note(self, loss: float, weights: dict[str, Tensor]) -> bool:
-        """Add the loss of an epoch, and keep a copy of the ``weights`` that gave it if it is lowest.
+        """Add an epoch: its loss, and a copy of the ``weights`` that gave it if it is the lowest.
 
         Returns:
             Whether it is the lowest so far.

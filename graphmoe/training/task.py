@@ -14,7 +14,7 @@ from graphmoe.data.fingerprint import graph_fingerprint
 from graphmoe.data.validate import validate_graph
 from graphmoe.training.device import limited_threads
 from graphmoe.training.expert import find_finished, pretrain_expert, training_identity
-from graphmoe.training.interrupts import StopRequest, TrainingInterrupted
+from graphmoe.training.interrupts import StopRequest, TrainingInterruptedError
 from graphmoe.training.logs import LOGS, RunLogs, draw_losses
 from graphmoe.training.settings import PretrainSettings, SaveSettings
 from graphmoe.training.state import TrainingState
@@ -49,12 +49,12 @@ class PretrainTask:
     out: Path
     multi_view: dict[str, Any] = field(default_factory=dict)
     resample: bool = False
-    settings: PretrainSettings = PretrainSettings()
+    settings: PretrainSettings = field(default_factory=PretrainSettings)
     seed: int = 0
     device: str = "cpu"
     resume: bool = False
     overwrite: bool = False
-    save: SaveSettings = SaveSettings()
+    save: SaveSettings = field(default_factory=SaveSettings)
     data_root: Path | None = None
 
 
@@ -97,7 +97,7 @@ def pretrain_task(
         transform = MultiView(**task.multi_view, seed=task.seed)
         multi = transform(graph)
         if stop:
-            raise TrainingInterrupted("stopped before the first epoch")
+            raise TrainingInterruptedError("stopped before the first epoch")
         watch = _Watch(task, emit)
         try:
             result = pretrain_expert(
