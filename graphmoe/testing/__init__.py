@@ -1,0 +1,1 @@
+"""References and checks for those who test against or extend the package."""
