@@ -170,6 +170,11 @@ class HeCo(InMemoryDataset):
         """Every file the graph is read from."""
         return self.layout.files
 
+    @property
+    def num_classes(self) -> int:
+        """Classes of the target type."""
+        return int(self[0][self.layout.target].y.max()) + 1
+
     def _download(self) -> None:
         # PyG would download without asking, and create folders first: a root may be read-only.
         absent = [path for path in self.raw_paths if not Path(path).is_file()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,6 +21,8 @@ _EDGE_NAMES = {"edge_weight": "weight", "edge_attr": "feat"}
 
 
 def _dgl() -> Any:
+    # Without a choice DGL asks for one on the terminal and writes a file into the home folder.
+    os.environ.setdefault("DGLBACKEND", "pytorch")
     try:
         import dgl
     except (ImportError, OSError) as error:

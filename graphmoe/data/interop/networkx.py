@@ -230,19 +230,31 @@ def _add_relation(
 
 
 def _restore(graph: nx.MultiDiGraph, meta: dict[str, Any]) -> Graph:
-    """The inverse of :func:`to_networkx`."""
+    """The inverse of :func:`to_networkx`, also of a part of what it wrote (a subgraph)."""
+    try:
+        return _restored(graph, meta)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            "nodes or edges were added to a graph that to_networkx wrote, without the attributes "
+            f"its own have ({error}); delete graph.graph[{_META!r}] to read it as any other graph"
+        ) from error
+
+
+def _restored(graph: nx.MultiDiGraph, meta: dict[str, Any]) -> Graph:
     data: Graph = HeteroData(meta["graph"]) if meta["hetero"] else Data()
+    position: dict[Hashable, int] = {}
     for kind, described in meta["nodes"].items():
         store = data._store if kind is None else data[kind]
-        nodes = [a for _, a in graph.nodes(data=True) if kind is None or a["node_type"] == kind]
-        _stack(store, nodes, described)
+        names = [n for n, a in graph.nodes(data=True) if kind is None or a["node_type"] == kind]
+        position.update({name: i for i, name in enumerate(names)})
+        _stack(store, [graph.nodes[name] for name in names], described)
+        if "num_nodes" in described["rest"]:
+            store.num_nodes = len(names)
     found: dict[EdgeType | None, list[tuple[int, int, int, dict[str, Any]]]] = {}
     for source, destination, key, attributes in graph.edges(keys=True, data=True):
-        if meta["hetero"]:
-            relation, i = key
-            found.setdefault(relation, []).append((i, source[1], destination[1], attributes))
-        else:
-            found.setdefault(None, []).append((key, source, destination, attributes))
+        relation, i = key if meta["hetero"] else (None, key)
+        edge = (i, position[source], position[destination], attributes)
+        found.setdefault(relation, []).append(edge)
     for relation, described in meta["edges"].items():
         if described is None:
             continue
