@@ -111,6 +111,7 @@ def _pretrain(command: Parser) -> None:
     )
     command.add_argument("--jobs", type=PositiveInt, default=1, help="graphs at once (default: 1)")
     command.add_argument("--resume", action="store_true", help="go on with what is in the bank")
+    command.add_argument("--overwrite", action="store_true", help="train again what is there")
     _run(command)
     _settings(command, PretrainConfig)
 

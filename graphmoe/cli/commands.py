@@ -9,6 +9,7 @@ from typing import Any
 
 from graphmoe.cli.arguments import config_of
 from graphmoe.config import FuseConfig, PretrainConfig
+from graphmoe.errors import DataError
 
 
 def pretrain(options: Any) -> None:
@@ -24,6 +25,7 @@ def pretrain(options: Any) -> None:
         device=options.device,
         jobs=options.jobs,
         resume=options.resume,
+        overwrite=options.overwrite,
         data_root=options.data_root,
         progress=not options.quiet,
     )
@@ -87,17 +89,15 @@ def experts_ls(options: Any) -> None:
 
     bank = ExpertBank.load(options.bank, verify=False)
     _print_table(
-        ("expert", "class", "task", "nodes", "views", "seed", "epochs", "loss"),
+        ("expert", "task", "nodes", "epochs", "loss", "views"),
         (
             (
                 row["name"],
-                row["class"],
                 row["task"],
                 row["nodes"],
-                " ".join(row["views"]),
-                row["seed"],
                 row.get("epochs"),
                 row.get("loss"),
+                " ".join(row["views"]),
             )
             for row in bank.summary()
         ),
@@ -185,10 +185,13 @@ def data_stats(options: Any) -> None:
 
 def data_validate(options: Any) -> None:
     """Every fault of a graph."""
-    from graphmoe.data import load_graph, validate_graph
+    from graphmoe.data import inspect_graph
 
-    _, report = validate_graph(load_graph(options.name, options.data_root, options.download))
+    _, report = inspect_graph(options.name, options.data_root, options.download)
     print(report)
+    if report.faults:
+        faults = "fault" if len(report.faults) == 1 else "faults"
+        raise DataError(f"{report.subject} cannot be used: {len(report.faults)} {faults}")
 
 
 COMMANDS: dict[str, Callable[[Any], None]] = {

@@ -64,6 +64,7 @@ def test_pretrain_hands_over_every_option(calls: Calls, tmp_path: Path) -> None:
         assert (given["config"].optim.lr, given["config"].optim.patience) == (0.01, 7)
         assert (given["data_root"], given["out"], given["seed"]) == ("D", "B", 3)
         assert (given["device"], given["jobs"], given["resume"]) == ("cuda:1", 2, True)
+        assert given["overwrite"] is False
         assert given["progress"] is False
     assert calls[1][2]["config"].views.metapaths == {"acm": ["PAP"]}
 
