@@ -12,9 +12,11 @@ from graphmoe.checkpoint.files import make_folder
 from graphmoe.checkpoint.manifest import check_expert_name
 from graphmoe.config import PretrainConfig, load_config
 from graphmoe.data import embedded_graphs
-from graphmoe.errors import ConfigError
+from graphmoe.data.catalog import canonical_name
+from graphmoe.errors import ConfigError, MissingDataError
 from graphmoe.training import PretrainSettings, PretrainTask, SaveSettings, run_pretraining
 from graphmoe.training.device import resolve_device
+from graphmoe.training.expert import refuse_existing
 from graphmoe.typing import Graph, PathLike
 
 
@@ -65,6 +67,8 @@ def pretrain(
     resolve_device(device)
     sources = _sources(graphs, settings)
     make_folder(root)
+    if not (resume or overwrite):
+        refuse_existing(root, sources)
     tasks = [
         PretrainTask(
             name=name,
@@ -104,11 +108,13 @@ def _sources(
 
 
 def _expert_name(source: str) -> str:
-    """The name of a graph's expert: its own in lower case, or that of its YAML file."""
+    """The name of a graph's expert: its own, or that of its YAML file."""
     path = Path(source)
     if path.suffix.lower() in (".yaml", ".yml"):
+        if not path.is_file():
+            raise MissingDataError(f"no graph description at {path}")
         return check_expert_name(re.sub(r"[^A-Za-z0-9_.-]", "_", path.stem))
-    return check_expert_name(source.lower().replace("-", "_").replace(" ", "_"))
+    return canonical_name(source)
 
 
 def _multi_view(config: PretrainConfig, name: str) -> dict[str, Any]:

@@ -6,5 +6,13 @@ from graphmoe.checkpoint.bank import ExpertBank
 from graphmoe.checkpoint.fingerprint import multiview_fingerprint
 from graphmoe.checkpoint.legacy import import_legacy
 from graphmoe.checkpoint.manifest import ExpertManifest
+from graphmoe.checkpoint.store import rebuild_index, remove_experts
 
-__all__ = ["ExpertBank", "ExpertManifest", "import_legacy", "multiview_fingerprint"]
+__all__ = [
+    "ExpertBank",
+    "ExpertManifest",
+    "import_legacy",
+    "multiview_fingerprint",
+    "rebuild_index",
+    "remove_experts",
+]

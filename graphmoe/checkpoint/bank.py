@@ -168,7 +168,7 @@ class ExpertBank:
         """
         self._entry(name)
         if self.path is not None:
-            store.remove_expert(self.path, name)
+            store.remove_experts(self.path, [name])
         del self._entries[name]
 
     @property

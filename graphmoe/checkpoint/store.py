@@ -8,7 +8,7 @@ decides what exists, and it can be rebuilt at any time.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -31,7 +31,14 @@ from graphmoe.checkpoint.files import (
 from graphmoe.checkpoint.manifest import ExpertManifest, FileRecord, is_expert_name
 from graphmoe.checkpoint.sealed import dump_sealed, load_sealed
 from graphmoe.checkpoint.tensors import MAX_TENSOR_BYTES, dump_tensors, load_tensors
-from graphmoe.errors import ConfigError, GraphMoEError, MissingDataError, VerificationError
+from graphmoe.errors import (
+    ConfigError,
+    GraphMoEError,
+    MissingDataError,
+    VerificationError,
+    unknown_name,
+)
+from graphmoe.typing import PathLike
 
 MANIFEST = "manifest.json"
 WEIGHTS = "model.safetensors"
@@ -205,16 +212,32 @@ def write_expert(
     return manifest
 
 
-def remove_expert(root: Path, name: str) -> None:
-    """Take ``name`` out of the bank at ``root``, whatever state its files are in."""
+def remove_experts(path: PathLike, names: Sequence[str]) -> None:
+    """Take experts out of the bank at ``path``, whatever state their files are in.
+
+    Args:
+        path: The bank's folder.
+        names: Which; unfinished ones count too.
+
+    Raises:
+        ConfigError: One of them is not there; nothing was removed then.
+        GraphMoEError: The disk refuses.
+    """
+    root = Path(path)
+    present = expert_names(root)
     with bank_lock(root):
-        recover(root / name)
-        if not is_expert_name(name) or not real_folder(root / name):
-            known = ", ".join(expert_names(root)) or "none"
-            raise ConfigError(f"the bank {root} has no expert {name!r}; it has: {known}")
-        names = [other for other in expert_names(root) if other != name]
-        write_index(root, names)
-        remove_folder(root / name)
+        for name in names:
+            if not is_expert_name(name) or not real_folder(root / name):
+                raise ConfigError(f"{root}: {unknown_name('expert', name, present)}")
+        write_index(root, [name for name in expert_names(root) if name not in names])
+        for name in dict.fromkeys(names):
+            remove_folder(root / name)
+
+
+def rebuild_index(path: PathLike) -> None:
+    """Write the ``index.json`` of the bank at ``path`` anew, from its folders."""
+    with bank_lock(Path(path)):
+        write_index(Path(path))
 
 
 def write_index(root: Path, names: list[str] | None = None) -> None:

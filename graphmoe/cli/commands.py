@@ -138,14 +138,10 @@ def experts_add(options: Any) -> None:
 
 def experts_rm(options: Any) -> None:
     """Remove experts; none if one of the names is unknown."""
-    from graphmoe.checkpoint import ExpertBank
+    from graphmoe.checkpoint import remove_experts
 
-    bank = ExpertBank.load(options.bank, verify=False)
-    for name in options.names:
-        bank.manifest(name)  # an unknown name before anything is removed
-    for name in options.names:
-        bank.remove(name)
-        print(f"removed {name}")
+    remove_experts(options.bank, options.names)
+    print(f"removed {', '.join(options.names)}")
 
 
 def experts_import(options: Any) -> None:

@@ -153,22 +153,31 @@ def inspect_graph(
     """
     if Path(name_or_path).suffix.lower() in (".yaml", ".yml"):
         return read_described_graph(name_or_path)
-    text = str(name_or_path)
-    name = text.lower().replace("-", "_").replace(" ", "_")
-    name = _ALIASES.get(name, name)
+    name = canonical_name(str(name_or_path))
     root = resolve_data_root(data_root)
     if name in _EMBEDDED:
         data = _EMBEDDED[name]()
     elif name in PYG_SOURCES:
         data = load_pyg_graph(PYG_SOURCES[name], name, root, download)
-    elif name in _HECO:
-        data = HeCo(_heco_root(root, name) or root / "heco", name, download=download)[0]
     else:
-        choices = [*_EMBEDDED, *PYG_SOURCES, *_HECO]
-        message = unknown_name("graph", text, choices)
-        raise ConfigError(f"{message} (a graph of your own is a path to a .yaml file)")
+        data = HeCo(_heco_root(root, name) or root / "heco", name, download=download)[0]
     data.name = name
     return validate_graph(data, raise_on_fault=False)
+
+
+def canonical_name(name: str) -> str:
+    """The name that :func:`available_graphs` lists for ``name``, whatever its case or an alias.
+
+    Raises:
+        ConfigError: No graph has this name.
+    """
+    found = name.lower().replace("-", "_").replace(" ", "_")
+    found = _ALIASES.get(found, found)
+    choices = [*_EMBEDDED, *PYG_SOURCES, *_HECO]
+    if found not in choices:
+        message = unknown_name("graph", name, choices)
+        raise ConfigError(f"{message} (a graph of your own is a path to a .yaml file)")
+    return found
 
 
 def _heco_root(root: Path, name: str) -> Path | None:

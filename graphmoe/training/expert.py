@@ -21,7 +21,7 @@ from graphmoe.training.interrupts import StopRequest, stop_on_signal
 from graphmoe.training.loop import Loop, OnEpoch
 from graphmoe.training.objective import build_objective, build_optimizer
 from graphmoe.training.settings import PretrainSettings, SaveSettings
-from graphmoe.training.state import Checkpointer, TrainingState, differences
+from graphmoe.training.state import RESUME, Checkpointer, TrainingState, differences
 from graphmoe.typing import PathLike
 
 
@@ -107,8 +107,10 @@ def pretrain_expert(
             if finished is not None:
                 return finished
             checkpointer = Checkpointer(root / name, {**identity, "device": place.type})
-            if not resume:
-                _drop_state(checkpointer, overwrite)
+            if not resume and checkpointer.resume_folder.exists():
+                if not overwrite:
+                    refuse_existing(root, [name])
+                remove_folder(checkpointer.resume_folder)
         stop = stop or stack.enter_context(stop_on_signal())
         stack.enter_context(limited_threads(settings.threads))
         stack.enter_context(torch.random.fork_rng(_cuda_indices(place)))
@@ -215,12 +217,9 @@ def find_finished(
     if not root.is_dir() or name not in store.expert_names(root):
         return None
     if not resume:
-        if overwrite:
-            return None
-        raise ConfigError(
-            f"{root} already has an expert {name!r}: "
-            "resume to keep it, overwrite to train it again, or choose another bank"
-        )
+        if not overwrite:
+            refuse_existing(root, [name])
+        return None
     manifest = store.read_manifest(root, name)
     found = {
         "settings": manifest.settings,
@@ -239,16 +238,22 @@ def find_finished(
     )
 
 
-def _drop_state(checkpointer: Checkpointer, overwrite: bool) -> None:
-    """Without ``resume`` a training starts anew; hours of an earlier one are not thrown away."""
-    folder = checkpointer.resume_folder
-    if not folder.exists():
-        return
-    if not overwrite:
+def refuse_existing(root: Path, names: Iterable[str]) -> None:
+    """Refuse to start anew what is finished or half-way there: hours of work are not thrown away.
+
+    Raises:
+        ConfigError: Some of ``names`` are in the bank at ``root``, finished or not.
+    """
+    finished = [name for name in names if (root / name / store.MANIFEST).exists()]
+    begun = [name for name in names if (root / name / RESUME).exists() and name not in finished]
+    if finished or begun:
+        there = [f"{name} is finished" for name in finished]
+        there += [f"{name} is unfinished" for name in begun]
         raise ConfigError(
-            f"{folder} holds an unfinished training: resume it, or overwrite to start anew"
+            f"the bank {root} already has experts of these names ({', '.join(there)}): "
+            "resume to keep them (--resume), overwrite to train them again (--overwrite), "
+            "or choose another bank"
         )
-    remove_folder(folder)
 
 
 def _projection(graph: Data) -> dict[str, Tensor]:

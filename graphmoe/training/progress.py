@@ -94,7 +94,7 @@ def _summary(outcome: Outcome) -> str:
     if isinstance(outcome.error, TrainingInterruptedError):
         return str(outcome.error)
     if outcome.error is not None:
-        return f"failed: {outcome.error}"
+        return "failed"  # why is said once, at the end
     result = outcome.value
     if result.skipped:
         return "already there"

@@ -21,6 +21,7 @@ from graphmoe.checkpoint.sealed import dump_sealed, load_sealed
 from graphmoe.checkpoint.tensors import MAX_TENSOR_BYTES, dump_tensors, load_tensors
 from graphmoe.errors import ConfigError, VerificationError
 
+RESUME = "resume"
 STATE = "state.json"
 OPTIMIZER = "optimizer.safetensors"
 RNG = "rng.safetensors"
@@ -81,7 +82,7 @@ class Checkpointer:
     @property
     def resume_folder(self) -> Path:
         """Where the state is kept."""
-        return self.folder / "resume"
+        return self.folder / RESUME
 
     def save(
         self,

@@ -85,9 +85,10 @@ def pretrain_task(
     """
     # The decomposition of the features is as sensitive to threads as the training is.
     with limited_threads(task.settings.threads):
-        source = task.source
-        graph = load_graph(source, task.data_root) if isinstance(source, str) else source
-        graph, _ = validate_graph(graph)
+        if isinstance(task.source, str):
+            graph = load_graph(task.source, task.data_root)
+        else:
+            graph, _ = validate_graph(task.source)
         fingerprint = graph_fingerprint(graph)
         about = {"multi_view": task.multi_view, "resample": task.resample}
         identity = training_identity(task.settings, task.seed, fingerprint, about)
