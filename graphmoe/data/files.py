@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +15,24 @@ from torch import Tensor
 from graphmoe.errors import DataError
 
 
-def _opened(path: Path) -> np.ndarray | np.lib.npyio.NpzFile:
-    """What numpy finds in ``path``; files that hold pickled objects are refused."""
+@contextmanager
+def _opened(path: Path) -> Iterator[np.ndarray | np.lib.npyio.NpzFile]:
+    """What numpy finds in ``path``; files that hold pickled objects are refused.
+
+    Arrays of an archive are decoded only when they are asked for, so their faults count as well.
+    """
     try:
-        return np.load(path, allow_pickle=False)
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            yield loaded
+        else:
+            with loaded:
+                yield loaded
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except (ValueError, OSError, EOFError) as error:
+    except DataError:
+        raise
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: not a readable NPY or NPZ file ({error})") from error
 
 
@@ -31,10 +45,9 @@ def _to_tensor(array: np.ndarray, path: Path) -> Tensor:
 
 def read_array(path: Path, key: str | None = None) -> Tensor:
     """A numeric array from ``.npy``, or the array ``key`` (or the only one) from ``.npz``."""
-    loaded = _opened(path)
-    if isinstance(loaded, np.ndarray):
-        return _to_tensor(loaded, path)
-    with loaded:
+    with _opened(path) as loaded:
+        if isinstance(loaded, np.ndarray):
+            return _to_tensor(loaded, path)
         names = loaded.files
         if key is None and len(names) == 1:
             key = names[0]
@@ -46,25 +59,26 @@ def read_array(path: Path, key: str | None = None) -> Tensor:
 
 def read_archive(path: Path) -> dict[str, Tensor]:
     """Every array of an ``.npz``, by name."""
-    loaded = _opened(path)
-    if isinstance(loaded, np.ndarray):
-        raise DataError(f"{path}: expected an NPZ archive of named arrays, got a single array")
-    with loaded:
+    with _opened(path) as loaded:
+        if isinstance(loaded, np.ndarray):
+            raise DataError(f"{path}: expected an NPZ archive of named arrays, got one array")
         return {name: _to_tensor(loaded[name], path) for name in loaded.files}
+
+
+def archive_names(path: Path) -> list[str]:
+    """The names of the arrays in an ``.npz``; none for a single array."""
+    with _opened(path) as loaded:
+        return [] if isinstance(loaded, np.ndarray) else list(loaded.files)
 
 
 def read_sparse(path: Path) -> sp.csr_matrix | None:
     """The matrix that ``scipy.sparse.save_npz`` wrote to ``path``, or ``None`` if it holds none."""
-    loaded = _opened(path)
-    if isinstance(loaded, np.ndarray):
+    if not {"format", "shape", "data"} <= set(archive_names(path)):
         return None
-    with loaded:
-        if not {"format", "shape", "data"} <= set(loaded.files):
-            return None
     try:
         # scipy opens the archive with allow_pickle=False itself.
         return sp.csr_matrix(sp.load_npz(path))
-    except (ValueError, KeyError, NotImplementedError) as error:
+    except (ValueError, KeyError, NotImplementedError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: not a sparse matrix that can be read ({error})") from error
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graphmoe.data.files import read_archive, read_array, read_features, read_sparse
+from graphmoe.data.files import archive_names, read_array, read_features, read_sparse
 from graphmoe.errors import DataError
 
 TABLES = (".csv", ".tsv", ".txt", ".parquet")
@@ -212,7 +212,7 @@ def _edge_array(path: Path, key: str | None) -> Tensor:
     if matrix is not None:
         coo = matrix.tocoo()
         return torch.from_numpy(np.stack([coo.row, coo.col]).astype(np.int64))
-    if key is None and path.suffix == ".npz" and "edge_index" in read_archive(path):
+    if key is None and "edge_index" in archive_names(path):
         key = "edge_index"
     edges = read_array(path, key)
     if edges.dim() == 2 and edges.size(0) != 2 and edges.size(1) == 2:

@@ -241,11 +241,14 @@ def _restore(graph: nx.MultiDiGraph, meta: dict[str, Any]) -> Graph:
 
 
 def _restored(graph: nx.MultiDiGraph, meta: dict[str, Any]) -> Graph:
-    data: Graph = HeteroData(meta["graph"]) if meta["hetero"] else Data()
+    data: Graph = HeteroData() if meta["hetero"] else Data()
+    for key, value in meta.get("graph", {}).items():
+        data._global_store[key] = value
     position: dict[Hashable, int] = {}
     for kind, described in meta["nodes"].items():
         store = data._store if kind is None else data[kind]
-        names = [n for n, a in graph.nodes(data=True) if kind is None or a["node_type"] == kind]
+        # A subgraph lists its nodes in no order of ours; their names are their old numbers.
+        names = sorted(n for n, a in graph.nodes(data=True) if kind in (None, a.get("node_type")))
         position.update({name: i for i, name in enumerate(names)})
         _stack(store, [graph.nodes[name] for name in names], described)
         if "num_nodes" in described["rest"]:
