@@ -184,22 +184,27 @@ def read_edge_file(
         if empty := int(frame.isna().any(axis=1).sum()):
             raise DataError(f"{path}: {empty} of {len(frame)} edges have an empty cell")
         columns = [frame.iloc[:, 0].to_numpy(), frame.iloc[:, 1].to_numpy()]
-    numbered = [
-        _numbered(column, ids, path)
-        for column, ids in zip(columns, (source_ids, target_ids), strict=True)
-    ]
-    return torch.from_numpy(np.stack(numbered))
+    named = list(zip(columns, (source_ids, target_ids), strict=True))
+    _refuse_unknown(path, [(column.tolist(), ids) for column, ids in named if ids is not None])
+    return torch.from_numpy(np.stack([_numbered(column, ids, path) for column, ids in named]))
+
+
+def _refuse_unknown(path: Path, named: list[tuple[list[Any], dict[Any, int]]]) -> None:
+    """Count the edges with an end that is not among the ids of its type."""
+    unknown: dict[int, Any] = {}
+    for column, ids in named:
+        unknown |= {row: name for row, name in enumerate(column) if name not in ids}
+    if unknown:
+        rows, example = len(named[0][0]), unknown[min(unknown)]
+        raise DataError(
+            f"{path}: {len(unknown)} of {rows} edges name an id that is not among the ids of its "
+            f"type (such as {example!r})"
+        )
 
 
 def _numbered(column: np.ndarray, ids: dict[Any, int] | None, path: Path) -> np.ndarray:
     if ids is not None:
-        values = column.tolist()
-        if unknown := [value for value in values if value not in ids]:
-            raise DataError(
-                f"{path}: {len(unknown)} of {len(values)} edges name an id that is not among the "
-                f"ids of its type (such as {unknown[0]!r})"
-            )
-        return np.fromiter((ids[value] for value in values), dtype=np.int64, count=len(values))
+        return np.array([ids[name] for name in column.tolist()], dtype=np.int64)
     if column.dtype.kind not in "iuf":
         raise DataError(
             f"{path}: expected node numbers, got {column[0]!r}; for named nodes give their ids"
