@@ -219,7 +219,7 @@ def _print_table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> None
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE)
+    table = Table(box=box.SIMPLE, padding=(0, 1), pad_edge=False)
     for column in head:
         table.add_column(column, no_wrap=column != head[-1], overflow="fold")
     for row in rows:
