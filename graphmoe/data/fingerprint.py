@@ -7,8 +7,8 @@ import hashlib
 import numpy as np
 import torch
 from torch import Tensor
-from torch_geometric.data import HeteroData
 
+from graphmoe.data.counting import count_nodes, edge_stores, node_stores
 from graphmoe.typing import Graph
 
 #: Rows of features hashed at once; bounds the memory a sparse matrix needs.
@@ -30,26 +30,19 @@ def graph_fingerprint(data: Graph) -> str:
         64 hexadecimal digits, the same on every machine.
     """
     digest = hashlib.sha256()
-    if isinstance(data, HeteroData):
-        nodes = {name: data[name] for name in sorted(data.node_types)}
-        edges = {"->".join(kind): data[kind] for kind in sorted(data.edge_types)}
-        ends = {"->".join(kind): (kind[0], kind[2]) for kind in data.edge_types}
-    else:
-        nodes, edges, ends = {"": data}, {"": data}, {"": ("", "")}
-    counts = {}
-    for name, store in nodes.items():
-        counts[name] = int(store.num_nodes or 0)
-        digest.update(f"nodes {name} {counts[name]}\n".encode())
-        x = store.get("x") if isinstance(data, HeteroData) else data.x
+    counts = count_nodes(data)
+    for kind, store in sorted(node_stores(data).items()):
+        digest.update(f"nodes {kind} {counts[kind]}\n".encode())
+        x = store.get("x")
         if x is not None:
             digest.update(f"features {list(x.shape)}\n".encode())
             _update_rows(digest, x)
-    for name, store in edges.items():
-        index = store.get("edge_index") if isinstance(data, HeteroData) else data.edge_index
+    for relation, store in sorted(edge_stores(data).items()):
+        index = store.get("edge_index")
         if index is None:
             index = torch.empty(2, 0, dtype=torch.long)
-        codes = _edge_codes(index, counts.get(ends[name][1], 0))
-        digest.update(f"edges {name} {len(codes)}\n".encode())
+        codes = _edge_codes(index, counts[relation[2]])
+        digest.update(f"edges {'->'.join(relation)} {len(codes)}\n".encode())
         digest.update(codes.astype("<i8").tobytes())
     return digest.hexdigest()
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
+from graphmoe.data.counting import NODE, count_nodes, edge_stores, node_stores
 from graphmoe.data.fingerprint import graph_fingerprint
 from graphmoe.typing import Graph
 
@@ -149,16 +150,13 @@ def graph_stats(data: Graph) -> GraphStats:
         data: A valid graph (see :func:`~graphmoe.data.validate.validate_graph`).
     """
     hetero = isinstance(data, HeteroData)
-    if hetero:
-        stores = {kind: data[kind] for kind in data.node_types}
-        relations = {kind: data[kind].get("edge_index") for kind in data.edge_types}
-        globals_ = data._global_store
-    else:
-        stores = {"node": data._store}
-        relations = {("node", "", "node"): data.edge_index}
-        globals_ = data._store
-    relations = {kind: edges for kind, edges in relations.items() if edges is not None}
-    counts = {kind: int(store.num_nodes or 0) for kind, store in stores.items()}
+    shared = data._global_store if hetero else data._store
+    stores, counts = node_stores(data), count_nodes(data)
+    relations = {
+        relation: store["edge_index"]
+        for relation, store in edge_stores(data).items()
+        if store.get("edge_index") is not None
+    }
     linked = {kind: torch.zeros(count, dtype=torch.bool) for kind, count in counts.items()}
     for (source, _, destination), edges in relations.items():
         edges = edges.cpu()
@@ -166,10 +164,10 @@ def graph_stats(data: Graph) -> GraphStats:
             edges = edges[:, edges[0] != edges[1]]
         linked[source][edges[0]] = True
         linked[destination][edges[1]] = True
-    target = globals_.get("target") if hetero else None
-    masks = stores.get(target, None if hetero else data._store)
+    target = shared.get("target") if hetero else None
+    masks = stores.get(target or NODE, {})
     return GraphStats(
-        name=str(globals_.get("name") or "graph"),
+        name=str(shared.get("name") or "graph"),
         kind="heterogeneous" if hetero else "homogeneous",
         target=target,
         nodes=[_node_stats(kind, store, linked[kind]) for kind, store in stores.items()],
@@ -180,7 +178,7 @@ def graph_stats(data: Graph) -> GraphStats:
         splits={
             key: masks[key].reshape(masks[key].size(0), -1).sum(dim=0).tolist()
             for key in ("train_mask", "val_mask", "test_mask")
-            if masks is not None and masks.get(key) is not None
+            if masks.get(key) is not None
         },
     )
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch_geometric.data import Data, HeteroData
 
 from graphmoe.data.checks import check_edges, check_features, check_labels, check_masks
+from graphmoe.data.counting import NODE, count_nodes, stated_nodes
 from graphmoe.data.report import Report
 from graphmoe.typing import Graph
 
@@ -71,7 +72,7 @@ def _check_homogeneous(report: Report, data: Data, target: str | None) -> None:
     store = data._store
     if target is not None:
         report.note("graph", f"target type {target!r} is not needed: there is one type of node")
-    nodes = _count_nodes(report, "graph", "", store, [store.get("edge_index")])
+    nodes = _count_nodes(report, "graph", "", store, count_nodes(data)[NODE])
     if nodes == 0:
         report.fault("graph", "there are no nodes")
         return
@@ -89,19 +90,13 @@ def _check_homogeneous(report: Report, data: Data, target: str | None) -> None:
 
 
 def _check_hetero(report: Report, data: HeteroData, target: str | None) -> None:
-    types = list(dict.fromkeys([*data.node_types, *(t for e in data.edge_types for t in e[::2])]))
+    counts = count_nodes(data)
+    types = list(counts)
     if not types:
         report.fault("graph", "there are no node types")
         return
-    counts = {}
     for kind in types:
-        ends = [
-            data[relation].get("edge_index", _NO_EDGES)[side : side + 1]
-            for relation in data.edge_types
-            for side in (0, 1)
-            if relation[2 * side] == kind and isinstance(data[relation].get("edge_index"), Tensor)
-        ]
-        counts[kind] = _count_nodes(report, kind, f"{kind}.", data[kind], ends)
+        _count_nodes(report, kind, f"{kind}.", data[kind], counts[kind])
         if counts[kind] == 0:
             report.note(kind, "the type has no nodes")
     target = _find_target(report, data, types, target)
@@ -133,27 +128,19 @@ def _check_hetero(report: Report, data: HeteroData, target: str | None) -> None:
 
 
 _NO_ENDS = np.zeros(0, dtype=np.int64)
-_NO_EDGES: Any = np.zeros((2, 0), dtype=np.int64)
 
 
-def _count_nodes(report: Report, where: str, prefix: str, store: Any, ends: list[Any]) -> int:
-    """The number of nodes a store states; from the edges, and said, when it states none."""
-    if (stated := store.get("num_nodes")) is not None:
-        return int(stated)
-    for key in ("x", "y"):
-        value = store.get(key)
-        if isinstance(value, Tensor) and value.dim():
-            return value.size(0)
-    found = [int(end.max()) + 1 for end in ends if isinstance(end, Tensor) and end.numel()]
-    nodes = max([0, *found])
-    if nodes:
+def _count_nodes(report: Report, where: str, prefix: str, store: Any, nodes: int) -> int:
+    """Make a store state its ``nodes``; when only the edges told how many there are, say so."""
+    if stated_nodes(store) is None and nodes:
         report.repair(
             where,
             f"the number of nodes is not stated (by {prefix}num_nodes, {prefix}x or {prefix}y)",
             f"taken as {nodes} from the largest index",
         )
-        if report.repaired:
-            store.num_nodes = nodes
+    # PyG itself does not count labels, and would guess from the edges.
+    if report.repaired and "num_nodes" not in store and "x" not in store:
+        store.num_nodes = nodes
     return nodes
 
 
