@@ -30,4 +30,4 @@ def seeded_dropout(x: Tensor, p: float, generator: torch.Generator | None = None
     words.random_(-(2**63), None, generator=generator)
     bits = words.view(torch.int16)[: x.numel()].view(x.shape)
     kept = bits >= dropped - _LEVELS // 2
-    return x * kept * (_LEVELS / (_LEVELS - dropped))
+    return (x * kept).mul_(_LEVELS / (_LEVELS - dropped))

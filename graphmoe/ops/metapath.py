@@ -105,12 +105,14 @@ def _symmetric_view(half: SparseOperator) -> LinearOperator:
     # A node whose every column was dropped is linked to nobody else; its loop stands apart.
     alone = (half.crow.diff() > 0) & (kept.crow.diff() == 0)
     loop = alone.nonzero().squeeze(1)
-    both_ways = 2 * groups.rows.numel()
+    # Beside the multiply-adds, every row in between is written and read once.
+    between = 2 * groups.rows.numel() + groups.first.numel()
+    middle_rows = kept.shape[1]
     cost = {
         "explicit": links,
-        "lazy": 2 * kept.nnz + surplus,
-        "grouped": both_ways + group_links,
-        "grouped lazy": both_ways + 2 * grouped.nnz + group_surplus,
+        "lazy": 2 * kept.nnz + middle_rows + surplus,
+        "grouped": between + group_links,
+        "grouped lazy": between + 2 * grouped.nnz + middle_rows + group_surplus,
     }
     form = min(cost, key=lambda name: cost[name])
     if form == "explicit":

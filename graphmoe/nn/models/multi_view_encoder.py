@@ -112,7 +112,8 @@ class MultiViewEncoder(nn.Module):
     def _embed(self, propagated: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         if not propagated:
             raise ValueError("expected at least one view, got none")
-        return self.attention([torch.relu(self.norm(self.lin(z))) for z in propagated])
+        # In place where the backward pass needs no copy: these N × H arrays are the peak of memory.
+        return self.attention([self.norm(self.lin(z)).relu_() for z in propagated])
 
     @torch.no_grad()
     def recalibrate(

@@ -45,11 +45,11 @@ class SemanticAttention(nn.Module):
 
     def forward(self, views: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """The fused features and the weight of each view."""
-        score = torch.cat([self.query(torch.tanh(self.project(h))) for h in views], dim=1)
+        score = torch.cat([self.query(self.project(h).tanh_()) for h in views], dim=1)
         beta = score.softmax(dim=1)
         fused = views[0] * beta[:, :1]
         for v, h in enumerate(views[1:], start=1):
-            fused = fused + h * beta[:, v : v + 1]
+            fused = torch.addcmul(fused, h, beta[:, v : v + 1])
         return fused, beta
 
     def __repr__(self) -> str:

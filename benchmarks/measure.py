@@ -1,0 +1,69 @@
+"""What every benchmark records beside its figures, and how it measures memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "torch-geometric", "numpy", "scipy", "scikit-learn", "graphmoe")
+
+
+def environment(threads: int) -> dict[str, Any]:
+    """Hardware, versions and threads."""
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "not installed"
+    return {
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "system": f"{platform.system()} {platform.machine()}",
+        "threads": threads,
+        "versions": versions,
+    }
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or "unknown"
+
+
+def resident_mb() -> float:
+    """Memory of this process now, in MB (2²⁰ bytes)."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def peak_mb() -> float:
+    """The most memory this process ever held, in MB (2²⁰ bytes)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def in_process(script: str, job: dict[str, Any], threads: int, limit_s: float) -> dict[str, Any]:
+    """Run ``script --worker JOB`` in a process of its own and read the JSON it ends with.
+
+    A process of its own, because a peak of memory cannot be taken back.
+    """
+    limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+    done = subprocess.run(
+        [sys.executable, script, "--worker", json.dumps(job | {"threads": threads})],
+        env=os.environ | limits,
+        stdout=subprocess.PIPE,
+        timeout=limit_s,
+        check=True,
+        text=True,
+    )
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
