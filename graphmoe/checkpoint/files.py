@@ -88,17 +88,17 @@ def read_bytes(path: Path, limit: int, size: int | None = None) -> bytes:
     """
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     flags |= getattr(os, "O_BINARY", 0)
-    if path.is_symlink():
-        raise VerificationError(f"{path}: expected a regular file, got a symbolic link")
     with storage_errors(path, "read"):
         try:
+            mode = path.lstat().st_mode
+            if not stat.S_ISREG(mode):
+                kind = "a symbolic link" if stat.S_ISLNK(mode) else "something else"
+                raise VerificationError(f"{path}: expected a regular file, got {kind}")
             handle = os.open(path, flags)
         except FileNotFoundError:
             raise VerificationError(f"{path}: the file is missing") from None
         with os.fdopen(handle, "rb") as file:
             found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise VerificationError(f"{path}: expected a regular file, got something else")
             if size is not None and found.st_size != size:
                 raise VerificationError(
                     f"{path}: expected {size} bytes, got {found.st_size}: truncated or replaced"

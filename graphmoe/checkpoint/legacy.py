@@ -10,7 +10,7 @@ from torch import Tensor
 from graphmoe.checkpoint.build import build_expert
 from graphmoe.checkpoint.manifest import ExpertManifest, check_expert_name
 from graphmoe.checkpoint.tensors import read_tensors
-from graphmoe.errors import VerificationError
+from graphmoe.errors import MissingDataError, VerificationError
 from graphmoe.nn.models import MultiViewEncoder
 from graphmoe.typing import PathLike
 
@@ -38,9 +38,12 @@ def import_legacy(file: PathLike, name: str) -> tuple[MultiViewEncoder, ExpertMa
         manifest, whose task is ``"imported"``.
 
     Raises:
-        VerificationError: The file is missing, is not safetensors, or has other keys or shapes.
+        MissingDataError: There is no such file.
+        VerificationError: It is not safetensors, or has other keys or shapes.
     """
     path = Path(file)
+    if not path.exists():
+        raise MissingDataError(f"no file of published weights at {path}")
     weights = _renamed(read_tensors(path), path)
     hidden, width = weights["lin.weight"].shape
     manifest = ExpertManifest(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from graphmoe.checkpoint.files import make_folder, storage_errors
 
@@ -18,7 +21,9 @@ class RunLogs:
     """The logs of one training, in ``BANK/logs/NAME/``: ``metrics.csv`` and ``tensorboard/``.
 
     They are opened anew on every run; a resumed training writes its earlier epochs again, so that
-    an interrupted run leaves the same logs as one that was not.
+    an interrupted run leaves the same logs as one that was not. Everything is written in the
+    caller's thread: TensorBoard's own writer has a thread that dies with a traceback on a full
+    disk.
 
     Args:
         bank: The bank's folder.
@@ -26,35 +31,48 @@ class RunLogs:
     """
 
     def __init__(self, bank: Path, name: str) -> None:
-        from lightning_fabric.loggers import CSVLogger, TensorBoardLogger
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
         self.folder = bank / LOGS / name
+        self._event, self._flushed = Event, time.monotonic()
         with storage_errors(self.folder, "write"):
             shutil.rmtree(self.folder, ignore_errors=True)
-            make_folder(self.folder)
-            self._loggers: list[Any] = [
-                CSVLogger(self.folder.parent, name=name, version=""),
-                TensorBoardLogger(self.folder, name="tensorboard", version=""),
-            ]
+            (self.folder / "tensorboard").mkdir(parents=True)
+            self._csv: TextIO = open(self.folder / "metrics.csv", "w", encoding="utf-8")
+            print("epoch", "loss", "best_loss", sep=",", file=self._csv)
+            events = f"events.out.tfevents.{int(time.time())}.{platform.node()}"
+            self._records: Any = RecordWriter(open(self.folder / "tensorboard" / events, "wb"))
+            self._record(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
     def write(self, epoch: int, loss: float, best: float) -> None:
-        """Write the figures of one epoch (counted from 0)."""
+        """Write the figures of one epoch (counted from 1); they reach the disk within a second."""
         with storage_errors(self.folder, "write"):
-            for logger in self._loggers:
-                logger.log_metrics({"loss": loss, "best_loss": best}, step=epoch)
+            print(epoch, loss, best, sep=",", file=self._csv)
+            event = self._event(wall_time=time.time(), step=epoch)
+            for tag, value in (("loss", loss), ("best_loss", best)):
+                event.summary.value.add(tag=tag, simple_value=value)
+            self._record(event)
+            if time.monotonic() - self._flushed > 1:
+                self._flushed = time.monotonic()
+                self._csv.flush()
+                self._records.flush()
 
     def replay(self, losses: Sequence[float]) -> None:
         """Write the figures of every epoch so far."""
         best = float("inf")
-        for epoch, loss in enumerate(losses):
+        for epoch, loss in enumerate(losses, start=1):
             best = min(best, loss)
             self.write(epoch, loss, best)
 
     def close(self) -> None:
         """Flush everything to the disk."""
-        with storage_errors(self.folder, "write"):
-            for logger in self._loggers:
-                logger.finalize("success")
+        with storage_errors(self.folder, "write"), closing(self._csv), closing(self._records):
+            self._csv.flush()
+            self._records.flush()
+
+    def _record(self, event: Any) -> None:
+        self._records.write(event.SerializeToString())
 
 
 def draw_losses(curves: Mapping[str, Sequence[float]], path: Path) -> None:

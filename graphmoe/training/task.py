@@ -137,7 +137,7 @@ class _Watch:
             self.logs = RunLogs(self.task.out, self.task.name)
             self.logs.replay(state.losses)
         else:
-            self.logs.write(state.epoch - 1, state.losses[-1], state.best_loss)
+            self.logs.write(state.epoch, state.losses[-1], state.best_loss)
         now = time.monotonic()
         if now - self.spoken >= EMIT_SECONDS:
             self.spoken = now
