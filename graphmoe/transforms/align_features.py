@@ -178,12 +178,9 @@ class AlignFeatures(BaseTransform):
     def _decompose(self, matrix: Any) -> tuple[np.ndarray, float]:
         """Right singular vectors as rows, and the share of the squared norm they keep."""
         rank = min(self.channels, *matrix.shape)
-        total = float(
-            (matrix.data if sp.issparse(matrix) else matrix).astype(np.float64).ravel()
-            @ (matrix.data if sp.issparse(matrix) else matrix).ravel()
-        )
-        if min(matrix.shape) == 1 or total == 0:
-            # One row or column (or none that differs) leaves nothing to decompose.
+        values = np.asarray(matrix.data if sp.issparse(matrix) else matrix, dtype=np.float64)
+        total = float((values**2).sum())
+        if matrix.shape[1] == 1 or total == 0:  # nothing to choose between
             components = np.eye(rank, matrix.shape[1], dtype=np.float32)
         else:
             svd = TruncatedSVD(n_components=rank, random_state=self.seed).fit(matrix)
