@@ -93,17 +93,20 @@ class BinaryPathOperator(LinearOperator):
 
     def with_self_loops(self) -> BinaryPathOperator:
         """Ones on the empty places of the diagonal."""
-        loop = (self.diagonal == 0).nonzero().squeeze(1)
-        if loop.numel() == 0:
+        return self.with_loops((self.diagonal == 0).nonzero().squeeze(1))
+
+    def with_loops(self, nodes: Tensor) -> BinaryPathOperator:
+        """Ones on the diagonal of ``nodes``, int64, where it is empty now."""
+        if nodes.numel() == 0:
             return self
-        missing = -self.diagonal.new_ones(loop.numel())
-        row, col = loop, loop
+        row = col = nodes
+        value = -self.diagonal.new_ones(nodes.numel())
         if self.surplus is not None:
-            row = torch.cat([self.surplus.row(), loop])
-            col = torch.cat([self.surplus.col.long(), loop])
-            missing = torch.cat([self.surplus.value, missing])
-        surplus = SparseOperator.from_edges(row, col, self.shape, missing, self.symmetric)
-        diagonal = self.diagonal.masked_fill(self.diagonal == 0, 1.0)
+            row = torch.cat([self.surplus.row(), nodes])
+            col = torch.cat([self.surplus.col.long(), nodes])
+            value = torch.cat([self.surplus.value, value])
+        surplus = SparseOperator.from_edges(row, col, self.shape, value, self.symmetric)
+        diagonal = self.diagonal.index_fill(0, nodes, 1.0)
         return BinaryPathOperator(self.factors, surplus, diagonal, self.symmetric)
 
     def to(

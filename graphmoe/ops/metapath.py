@@ -24,7 +24,7 @@ Pairs are counted in blocks of rows of bounded size; only the chosen form is eve
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,10 +32,8 @@ from torch import Tensor
 
 from graphmoe.ops.binary_path import BinaryPathOperator
 from graphmoe.ops.linear_operator import LinearOperator
+from graphmoe.ops.path_counts import path_counts
 from graphmoe.ops.sparse import SparseOperator
-
-#: Paths looked at together; bounds the memory of building a view (about 24 bytes each).
-BLOCK_PATHS = 2**21
 
 
 def metapath_operator(chain: Sequence[SparseOperator]) -> LinearOperator:
@@ -69,7 +67,7 @@ def reach(chain: Sequence[SparseOperator]) -> SparseOperator:
     """Which nodes a chain of incidences joins by at least one path: its binary product."""
     total = chain[0]
     for factor in chain[1:]:
-        blocks = [(row, col) for row, col, _ in _path_counts(total, factor)]
+        blocks = [(row, col) for row, col, _ in path_counts(total, factor)]
         row = torch.cat([r for r, _ in blocks]) if blocks else total.row()[:0]
         col = torch.cat([c for _, c in blocks]) if blocks else total.row()[:0]
         shape = (total.shape[0], factor.shape[1])
@@ -89,59 +87,60 @@ class _Groups:
 
 def _symmetric_view(half: SparseOperator) -> LinearOperator:
     """The cheapest exact form of the binary ``half @ half.T``."""
-    n = half.shape[0]
     kept = _without_covered_columns(half)
     groups = _group_rows(kept)
     grouped = _take_rows(kept, groups.first)
+    cost = _costs(kept, grouped, groups)
+    form = min(cost, key=lambda name: cost[name])
+    # A node whose every column was dropped is linked to nobody else; its loop stands apart.
+    alone = (half.crow.diff() > 0) & (kept.crow.diff() == 0)
+    loops = alone.nonzero().squeeze(1)
+    if form == "explicit":
+        return _explicit(kept, loops)
+    if form == "lazy":
+        return _lazy(kept).with_loops(loops)
+    placed = SparseOperator.from_edges(
+        groups.rows, groups.of, (half.shape[0], grouped.shape[0]), dtype=half.dtype
+    )
+    core = _explicit(grouped, loops[:0]) if form == "grouped" else _lazy(grouped)
+    view = BinaryPathOperator([placed, core, placed.t()], None, _filled(kept))
+    return view.with_loops(loops)
+
+
+def _costs(kept: SparseOperator, grouped: SparseOperator, groups: _Groups) -> dict[str, int]:
+    """What a product costs in each form: multiply-adds, and rows written and read in between."""
     links = surplus = group_links = group_surplus = 0
-    for row, col, count in _path_counts(grouped, grouped.t()):
+    for row, col, count in path_counts(grouped, grouped.t()):
         pairs = groups.size[row] * groups.size[col]
         many = count > 1
         links += int(pairs.sum())
         surplus += int(pairs[many].sum())
         group_links += row.numel()
         group_surplus += int(many.sum())
-
-    # A node whose every column was dropped is linked to nobody else; its loop stands apart.
-    alone = (half.crow.diff() > 0) & (kept.crow.diff() == 0)
-    loop = alone.nonzero().squeeze(1)
-    # Beside the multiply-adds, every row in between is written and read once.
-    between = 2 * groups.rows.numel() + groups.first.numel()
-    middle_rows = kept.shape[1]
-    cost = {
+    middle = kept.shape[1]
+    between = 2 * groups.rows.numel() + grouped.shape[0]
+    return {
         "explicit": links,
-        "lazy": 2 * kept.nnz + middle_rows + surplus,
+        "lazy": 2 * kept.nnz + middle + surplus,
         "grouped": between + group_links,
-        "grouped lazy": between + 2 * grouped.nnz + middle_rows + group_surplus,
+        "grouped lazy": between + 2 * grouped.nnz + middle + group_surplus,
     }
-    form = min(cost, key=lambda name: cost[name])
-    if form == "explicit":
-        return _explicit(kept, loop)
-    if form == "lazy":
-        inner: list[LinearOperator] = [kept, kept.t()]
-        core: SparseOperator | None = _surplus(kept)
-    else:
-        place = _placement(groups, n, half)
-        core = None
-        middle: LinearOperator
-        if form == "grouped":
-            middle = _explicit(grouped, loop[:0])
-        else:
-            middle = BinaryPathOperator(
-                [grouped, grouped.t()], _surplus(grouped), half.value.new_ones(grouped.shape[0])
-            )
-        inner = [place, middle, place.t()]
-    diagonal = (half.crow.diff() > 0).to(half.dtype)
-    if loop.numel():
-        core = _minus_loops(core, loop, n, half)
-    return BinaryPathOperator(inner, core, diagonal)
 
 
-def _explicit(half: SparseOperator, loop: Tensor) -> SparseOperator:
+def _lazy(half: SparseOperator) -> BinaryPathOperator:
+    return BinaryPathOperator([half, half.t()], _surplus(half), _filled(half))
+
+
+def _filled(half: SparseOperator) -> Tensor:
+    """The diagonal of the binary ``half @ half.T``: one for every row with an entry."""
+    return (half.crow.diff() > 0).to(half.dtype)
+
+
+def _explicit(half: SparseOperator, loops: Tensor) -> SparseOperator:
     """All links of the binary ``half @ half.T``, with the given loops beside."""
     n = half.shape[0]
-    keys = [row * n + col for row, col, _ in _path_counts(half, half.t())]
-    key = torch.cat([*keys, loop * (n + 1)])
+    keys = [row * n + col for row, col, _ in path_counts(half, half.t())]
+    key = torch.cat([*keys, loops * (n + 1)])
     row = torch.div(key, max(n, 1), rounding_mode="floor")
     return SparseOperator.from_edges(row, key % max(n, 1), (n, n), symmetric=True, dtype=half.dtype)
 
@@ -149,7 +148,7 @@ def _explicit(half: SparseOperator, loop: Tensor) -> SparseOperator:
 def _surplus(half: SparseOperator) -> SparseOperator:
     """The number of paths less one, where it is above zero."""
     rows, cols, values = [half.row()[:0]], [half.row()[:0]], [half.value[:0]]
-    for row, col, count in _path_counts(half, half.t()):
+    for row, col, count in path_counts(half, half.t()):
         many = count > 1
         rows.append(row[many])
         cols.append(col[many])
@@ -159,53 +158,6 @@ def _surplus(half: SparseOperator) -> SparseOperator:
     return SparseOperator.from_edges(row, col, (n, n), value, symmetric=True)
 
 
-def _minus_loops(
-    surplus: SparseOperator | None, loop: Tensor, n: int, like: SparseOperator
-) -> SparseOperator:
-    row = col = loop
-    value = -like.value.new_ones(loop.numel())
-    if surplus is not None:
-        row = torch.cat([surplus.row(), loop])
-        col = torch.cat([surplus.col.long(), loop])
-        value = torch.cat([surplus.value, value])
-    return SparseOperator.from_edges(row, col, (n, n), value, symmetric=True)
-
-
-def _path_counts(
-    left: SparseOperator, right: SparseOperator
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Rows, columns and numbers of paths of ``left @ right``, a bounded block at a time."""
-    col = left.col.long()
-    step = right.crow.long().diff()[col]
-    paths = torch.cat([step.new_zeros(1), step.cumsum(0)])[left.crow.long()]
-    crow, row = left.crow.long(), left.row()
-    matrix = torch.sparse_coo_tensor(
-        torch.stack([right.row(), right.col.long()]),
-        torch.ones_like(right.value, dtype=torch.float32),
-        right.shape,
-        is_coalesced=True,
-        check_invariants=False,
-    )
-    begin, n = 0, left.shape[0]
-    while begin < n:
-        limit = paths[begin] + BLOCK_PATHS
-        end = int(torch.searchsorted(paths, limit, right=True)) - 1
-        end = min(max(end, begin + 1), n)
-        lo, hi = int(crow[begin]), int(crow[end])
-        if hi > lo:
-            block = torch.sparse_coo_tensor(
-                torch.stack([row[lo:hi] - begin, col[lo:hi]]),
-                torch.ones(hi - lo, device=col.device),
-                (end - begin, left.shape[1]),
-                is_coalesced=True,
-                check_invariants=False,
-            )
-            product = torch.sparse.mm(block, matrix)
-            index = product._indices()
-            yield index[0] + begin, index[1], product._values()
-        begin = end
-
-
 def _without_covered_columns(half: SparseOperator) -> SparseOperator:
     """Drop columns of fewer than two nodes and columns whose nodes all lie in another one."""
     size = half.t().crow.long().diff()
@@ -213,7 +165,7 @@ def _without_covered_columns(half: SparseOperator) -> SparseOperator:
     row_size = half.crow.long().diff()
     # Looking for covered columns must not cost more than counting the view's own paths.
     if int((row_size**2).sum()) <= int((size**2).sum()):
-        for row, col, count in _path_counts(half.t(), half):
+        for row, col, count in path_counts(half.t(), half):
             larger = (size[col] > size[row]) | ((size[col] == size[row]) & (col < row))
             covered[row[(count == size[row]) & larger]] = True
     keep = (~covered).nonzero().squeeze(1)
@@ -253,12 +205,6 @@ def _take_rows(matrix: SparseOperator, rows: Tensor) -> SparseOperator:
     entry = torch.arange(int(start[-1]), device=rows.device) + shift
     shape = (rows.numel(), matrix.shape[1])
     return SparseOperator(start, matrix.col[entry], matrix.value[entry], shape)
-
-
-def _placement(groups: _Groups, n: int, like: SparseOperator) -> SparseOperator:
-    return SparseOperator.from_edges(
-        groups.rows, groups.of, (n, groups.first.numel()), dtype=like.dtype
-    )
 
 
 def _is_palindrome(chain: Sequence[SparseOperator]) -> bool:

@@ -11,6 +11,7 @@ from torch_geometric.data import Data
 from torch_geometric.data.datapipes import functional_transform
 from torch_geometric.transforms import BaseTransform
 
+from graphmoe.errors import DataError
 from graphmoe.ops import LinearOperator, SparseOperator, gcn_normalize
 from graphmoe.registry import views
 from graphmoe.transforms.target import count_nodes
@@ -49,6 +50,8 @@ class EdgeDropViews(BaseTransform):
     def forward(self, data: Data) -> Data:
         """The graph with its views, on a shallow copy."""
         n = count_nodes(data)
+        if data.edge_index is None:
+            raise DataError("the graph has no edge_index: expected one, of shape (2, E)")
         low, high = undirected_pairs(data.edge_index, n)
         out = copy.copy(data)
         out.num_nodes = n

@@ -10,6 +10,7 @@ from torch_geometric.data import Data
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 from torch_geometric.utils import to_dense_adj, to_undirected
 
+from graphmoe.errors import DataError
 from graphmoe.transforms import EdgeDropViews
 
 
@@ -99,4 +100,6 @@ def test_bad_arguments_are_told() -> None:
         EdgeDropViews(drop_edge=1.0)
     with pytest.raises(ValueError, match="num_views >= 0, got -1"):
         EdgeDropViews(num_views=-1)
+    with pytest.raises(DataError, match="the graph has no edge_index"):
+        EdgeDropViews()(Data(x=torch.rand(3, 2)))
     assert repr(EdgeDropViews()) == "EdgeDropViews(2, drop_edge=0.3)"
