@@ -185,7 +185,11 @@ def _renamed(command: Parser) -> None:
 
 def _graph(command: Parser) -> None:
     command.add_argument("name", type=str, help="a built-in name or a YAML file")
-    command.add_argument("--download", action="store_true", help="fetch it where it is missing")
+    _download(command)
+
+
+def _download(command: Parser) -> None:
+    command.add_argument("--download", action="store_true", help="fetch graphs that are missing")
 
 
 def _run(command: Parser) -> None:

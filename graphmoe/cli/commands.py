@@ -15,6 +15,7 @@ from graphmoe.errors import DataError
 def pretrain(options: Any) -> None:
     """Pre-train one expert a graph into a bank."""
     config = config_of(options, PretrainConfig)  # before torch is loaded: faults show at once
+    _fetch(options, options.names or config.data.graphs)
     from graphmoe import api
 
     api.pretrain(
@@ -34,6 +35,7 @@ def pretrain(options: Any) -> None:
 def fuse(options: Any) -> None:
     """Fuse the experts of a bank on a new graph."""
     config = config_of(options, FuseConfig)
+    _fetch(options, [options.target])
     from graphmoe import api
 
     api.fuse(
@@ -55,6 +57,7 @@ def fuse(options: Any) -> None:
 
 def embed(options: Any) -> None:
     """Write embeddings of a graph."""
+    _fetch(options, [options.target])
     from graphmoe import api
 
     api.embed(
@@ -70,6 +73,7 @@ def embed(options: Any) -> None:
 
 def predict(options: Any) -> None:
     """Write what a saved fusion predicts."""
+    _fetch(options, [options.target])
     from graphmoe import api
 
     api.predict(
@@ -205,6 +209,15 @@ COMMANDS: dict[str, Callable[[Any], None]] = {
     "data stats": data_stats,
     "data validate": data_validate,
 }
+
+
+def _fetch(options: Any, graphs: Iterable[str]) -> None:
+    """Download what is missing, where ``--download`` allows it."""
+    if options.download:
+        from graphmoe.data import load_graph
+
+        for graph in graphs:
+            load_graph(graph, options.data_root, download=True)
 
 
 def _opened(path: str) -> Any:

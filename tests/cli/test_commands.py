@@ -97,6 +97,32 @@ def test_embed_and_predict_name_the_run_and_the_file(command: str, calls: Calls)
 
 
 @pytest.mark.parametrize(
+    ("line", "graphs"),
+    [
+        ("pretrain cora acm --download", ["cora", "acm"]),
+        ("pretrain --download", []),
+        ("fuse cora --bank B --download", ["cora"]),
+        ("embed cora --bank B --out z.npy --download", ["cora"]),
+        ("predict cora --bank B --run R --out z.npy --download", ["cora"]),
+        ("fuse cora --bank B", []),
+    ],
+)
+def test_graphs_are_fetched_only_when_asked(
+    line: str, graphs: list[str], calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched = []
+
+    def load_graph(name: str, root: str | None, download: bool) -> None:
+        assert download
+        fetched.append(name)
+
+    monkeypatch.setattr("graphmoe.data.load_graph", load_graph)
+    assert main(line.split()) == 0
+    assert fetched == graphs
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
     ("line", "says"),
     [
         ("pretain", "did you mean pretrain"),
