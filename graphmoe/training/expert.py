@@ -111,7 +111,8 @@ def pretrain_expert(
                 if not overwrite:
                     refuse_existing(root, [name])
                 remove_folder(checkpointer.resume_folder)
-        stop = stop or stack.enter_context(stop_on_signal())
+        if stop is None:
+            stop = stack.enter_context(stop_on_signal())
         stack.enter_context(limited_threads(settings.threads))
         stack.enter_context(torch.random.fork_rng(_cuda_indices(place)))
         objective, state = _train(

@@ -73,7 +73,7 @@ def run_jobs(
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}")
     on_event = on_event or (lambda index, kind, content: None)
-    stop = stop or StopRequest()
+    stop = StopRequest() if stop is None else stop  # a request that was not made is false
     if jobs == 1 or len(tasks) < 2:
         return [_run_here(function, i, task, on_event, stop) for i, task in enumerate(tasks)]
     return _Pool(function, tasks, on_event, stop).run(min(jobs, len(tasks)))

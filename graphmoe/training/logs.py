@@ -38,11 +38,12 @@ class RunLogs:
         self._event, self._flushed = Event, time.monotonic()
         with storage_errors(self.folder, "write"):
             shutil.rmtree(self.folder, ignore_errors=True)
-            (self.folder / "tensorboard").mkdir(parents=True)
-            self._csv: TextIO = open(self.folder / "metrics.csv", "w", encoding="utf-8")
+            place = self.folder / "tensorboard"
+            place.mkdir(parents=True)
+            self._csv: TextIO = open(self.folder / "metrics.csv", "w")  # noqa: SIM115
             print("epoch", "loss", "best_loss", sep=",", file=self._csv)
             events = f"events.out.tfevents.{int(time.time())}.{platform.node()}"
-            self._records: Any = RecordWriter(open(self.folder / "tensorboard" / events, "wb"))
+            self._records: Any = RecordWriter(open(place / events, "wb"))  # noqa: SIM115
             self._record(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
     def write(self, epoch: int, loss: float, best: float) -> None:
