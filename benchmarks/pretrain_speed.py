@@ -9,8 +9,10 @@ Three questions, each measurement in a process of its own:
 - *compare*: seconds an epoch (the fastest one; median and processor time beside it) and peak
   memory on Cora, ACM and DBLP, for our objective and for ``PlainGraphInfomax`` (edge-wise
   ``SGConv`` on explicit edges) with equal seeds and masks, and how far their losses are apart;
+  a goal counts as met if both the wall-clock and the processor-time ratio meet it;
 - *views*: what each real meta-path view costs and what it would cost if it were formed;
-- *growth*: seconds an epoch on generated graphs of 10⁵ to 10⁷ edges and the slope on log-log axes.
+- *growth*: seconds an epoch on generated graphs of 10⁵ to 10⁷ edges and the slope on log-log axes,
+  of processor time (one thread: what an idle machine takes), with the wall-clock one beside it.
 
 Generated graphs have communities of 500 nodes with 90 % of the edges inside, numbered one after
 the other; ``uniform`` repeats the homogeneous series with edges anywhere, where every row of
@@ -194,9 +196,11 @@ def growth(args: argparse.Namespace) -> dict[str, Any]:
             epochs = max(4, min(OUR_EPOCHS, 6_000_000 // edges))
             job = {"system": "ours", "series": series, "edges": edges, "epochs": epochs}
             runs.append(measure(args, job))
-        seconds = [run["epoch_s"] for run in runs]
-        slope, _ = np.polyfit(np.log10(SIZES), np.log10(seconds), 1)
-        results[series] = {"slope": float(slope), "epoch_s": seconds, "runs": runs}
+        found: dict[str, Any] = {"runs": runs, "edges": SIZES}
+        for name, key in (("slope", "epoch_cpu_s"), ("slope_wall", "epoch_s")):
+            seconds = [run[key] for run in runs]
+            found[name] = float(np.polyfit(np.log10(SIZES), np.log10(seconds), 1)[0])
+        results[series] = found
     return results
 
 
@@ -211,7 +215,8 @@ def measure(args: argparse.Namespace, job: dict[str, Any]) -> dict[str, Any]:
 def verdict(results: dict[str, Any]) -> dict[str, bool]:
     held = {}
     for graph, row in results.get("compare", {}).items():
-        held[f"speed {graph}"] = row["times_faster"] >= GOALS["speed"][graph]
+        faster = min(row["times_faster"], row["times_less_cpu"])
+        held[f"speed {graph}"] = faster >= GOALS["speed"][graph]
         held[f"loss {graph}"] = row["largest_loss_difference"] <= GOALS["loss_difference"]
         if graph in GOALS["memory"]:
             least = min(row["times_less_peak_memory"], row["times_less_added_memory"])
