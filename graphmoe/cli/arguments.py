@@ -206,6 +206,7 @@ def _place(command: Parser) -> None:
         "--device", type=str, default="cpu", help="cpu, cuda, cuda:1 (default: cpu)"
     )
     _data_root(command)
+    _download(command)
 
 
 def _data_root(command: Parser) -> None:
