@@ -12,7 +12,6 @@ import torch
 from sklearn.decomposition import TruncatedSVD
 from torch import Tensor
 from torch_geometric.data import Data, HeteroData
-from torch_geometric.data.datapipes import functional_transform
 from torch_geometric.transforms import BaseTransform
 
 from graphmoe.errors import DataError
@@ -26,7 +25,6 @@ NORMALIZE = ("l1", "l2", "none")
 STRUCTURAL = ("auto", "always", "never")
 
 
-@functional_transform("graphmoe_align_features")
 class AlignFeatures(BaseTransform):
     r"""Features of a common width :math:`D` for the target nodes.
 
@@ -182,6 +180,9 @@ class AlignFeatures(BaseTransform):
         total = float((values**2).sum())
         if matrix.shape[1] == 1 or total == 0:  # nothing to choose between
             components = np.eye(rank, matrix.shape[1], dtype=np.float32)
+        elif matrix.shape[0] == 1:  # the row itself, which has no variance to explain
+            row = matrix.toarray() if sp.issparse(matrix) else matrix
+            components = (row / np.sqrt(total)).astype(np.float32)
         else:
             svd = TruncatedSVD(n_components=rank, random_state=self.seed).fit(matrix)
             components = svd.components_.astype(np.float32)

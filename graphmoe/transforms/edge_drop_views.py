@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
-from torch_geometric.data.datapipes import functional_transform
 from torch_geometric.transforms import BaseTransform
 
 from graphmoe.errors import DataError
@@ -18,7 +17,6 @@ from graphmoe.transforms.target import count_nodes
 
 
 @views.add
-@functional_transform("graphmoe_edge_drop_views")
 class EdgeDropViews(BaseTransform):
     r"""The base view of a homogeneous graph and views with edges dropped at random.
 

@@ -6,7 +6,6 @@ import copy
 from collections.abc import Sequence
 
 from torch_geometric.data import HeteroData
-from torch_geometric.data.datapipes import functional_transform
 from torch_geometric.transforms import BaseTransform
 
 from graphmoe.errors import DataError
@@ -17,7 +16,6 @@ from graphmoe.transforms.target import find_target
 
 
 @views.add
-@functional_transform("graphmoe_metapath_views")
 class MetaPathViews(BaseTransform):
     r"""One binary view for each meta-path that starts and ends at the target type.
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch_geometric.data import Data, HeteroData
-from torch_geometric.data.datapipes import functional_transform
 from torch_geometric.transforms import BaseTransform
 
 from graphmoe.registry import views
@@ -21,7 +20,6 @@ _CARRIED = ("y", "train_mask", "val_mask", "test_mask")
 
 
 @views.add
-@functional_transform("graphmoe_multi_view")
 class MultiView(BaseTransform):
     r"""The unified multi-view form :math:`(X, \{\hat{A}_v\}_{v=1}^V)` of a graph.
 
