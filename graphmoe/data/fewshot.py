@@ -163,7 +163,7 @@ def load_splits(
 
 def save_splits(path: PathLike, splits: Iterable[FewShotSplit], y: Tensor) -> None:
     """Write splits to an ``.npz`` that :func:`load_splits` reads back."""
-    arrays: dict[str, Any] = {"labels": y.numpy()}
+    arrays: dict[str, Any] = {"labels": y.cpu().numpy()}
     for split in splits:
         for part in ("train", "val", "test"):
             index: Tensor = getattr(split, part)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graphmoe.data.counting import count_nodes, edge_stores, node_stores
+from graphmoe.data.counting import count_nodes, edge_stores, node_stores, sorted_unique
 from graphmoe.typing import Graph
 
 #: Rows of features hashed at once; bounds the memory a sparse matrix needs.
@@ -51,7 +51,7 @@ def _edge_codes(index: Tensor, columns: int) -> np.ndarray:
     """Each edge as one number, sorted and without repeats."""
     source, destination = index.detach().cpu().numpy().astype(np.int64)
     width = max(columns, int(destination.max()) + 1 if destination.size else 1)
-    return np.unique(source * width + destination)
+    return sorted_unique(source * width + destination)
 
 
 def _update_rows(digest: hashlib._Hash, x: Tensor) -> None:

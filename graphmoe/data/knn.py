@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from graphmoe.data.counting import sorted_unique
+
 
 def knn_edges(table: np.ndarray, k: int, metric: str = "euclidean", block: int = 1024) -> Tensor:
     """The undirected graph that links every row of a table to its ``k`` nearest other rows.
@@ -41,5 +43,5 @@ def knn_edges(table: np.ndarray, k: int, metric: str = "euclidean", block: int =
         neighbours.append(np.take_along_axis(found, order, axis=1)[:, :k].ravel())
     source, neighbour = np.concatenate(sources), np.concatenate(neighbours)
     both = np.concatenate([source * rows + neighbour, neighbour * rows + source])
-    codes = np.unique(both)
+    codes = sorted_unique(both)
     return torch.from_numpy(np.stack([codes // rows, codes % rows]))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
+import logging
 import os
 import shutil
 import tempfile
-import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from filelock import FileLock
 
 from graphmoe.errors import MissingDataError
 from graphmoe.typing import PathLike
+
+logger = logging.getLogger(__name__)
 
 #: Environment variable that names the folder of datasets.
 DATA_VARIABLE = "GRAPHMOE_DATA"
@@ -89,9 +92,13 @@ def fetch(url: str, path: Path, timeout: float = 60.0) -> None:
     Raises:
         MissingDataError: When the address cannot be read, saying why.
     """
+    logger.info("downloading %s", url)
     try:
         with urllib.request.urlopen(url, timeout=timeout) as answer, path.open("wb") as file:
             shutil.copyfileobj(answer, file)
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-        reason = getattr(error, "reason", error)
+            expected = int(answer.headers.get("Content-Length") or file.tell())
+            if file.tell() != expected:
+                raise OSError(f"it broke off after {file.tell()} of {expected} bytes")
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or error
         raise MissingDataError(f"could not download {url}: {reason}") from error

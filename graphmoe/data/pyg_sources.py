@@ -8,10 +8,13 @@ root works, two processes never meet, and no stale or foreign ``processed/`` fil
 from __future__ import annotations
 
 import contextlib
+import http.client
 import io
+import logging
 import pickletools
+import shutil
 import tempfile
-import urllib.error
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,8 @@ from torch_geometric.data import Data
 
 from graphmoe.data.locations import missing_data, staged_folder
 from graphmoe.errors import DataError, MissingDataError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -97,33 +102,44 @@ def load_pyg_graph(source: PyGSource, name: str, root: Path, download: bool = Fa
     with tempfile.TemporaryDirectory(prefix="graphmoe-") as scratch:
         link = Path(scratch, source.raw)
         link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(raw.resolve(), target_is_directory=True)
         try:
-            return _dataset(source, name, scratch, offline=True)[0]
+            link.symlink_to(raw.resolve(), target_is_directory=True)
+        except OSError:  # a file system, or a Windows account, without links
+            shutil.copytree(raw, link)
+        try:
+            return _dataset(source, scratch, download=_refusal(name))[0]
         except (OSError, ValueError, IndexError, KeyError, EOFError) as error:
             if isinstance(error, MissingDataError):
                 raise
             raise DataError(f"the files of {name!r} in {raw} cannot be read: {error}") from error
 
 
-def _dataset(source: PyGSource, name: str, root: str, offline: bool) -> Any:
-    """PyG's dataset on ``root``; ``offline``: its class with the download taken out."""
+def _dataset(source: PyGSource, root: str, **methods: Callable[..., None]) -> Any:
+    """PyG's dataset on ``root``, with some methods of its class replaced."""
     import torch_geometric.datasets
 
     cls = getattr(torch_geometric.datasets, source.dataset)
+    cls = type(cls.__name__, (cls,), methods)
+    arguments = {"name": source.name} if source.name else {}
+    # PyG announces "Processing..." on stderr, which would tear a progress bar.
+    with contextlib.redirect_stderr(io.StringIO()):
+        return cls(root=root, **arguments)
 
-    def absent(dataset: Any) -> None:
+
+def _refusal(name: str) -> Callable[[Any], None]:
+    """What stands in for PyG's download when none was asked for."""
+
+    def download(dataset: Any) -> None:
         files = [Path(path) for path in dataset.raw_paths]
         lacking = [path.name for path in files if not path.exists()]
         hint = f"; there lack {', '.join(lacking)}"
         raise missing_data(name, [files[0].parent.resolve()], hint)
 
-    if offline:
-        cls = type(cls.__name__, (cls,), {"download": absent})
-    arguments = {"name": source.name} if source.name else {}
-    # PyG announces "Processing..." on stderr, which would tear a progress bar.
-    with contextlib.redirect_stderr(io.StringIO()):
-        return cls(root=root, **arguments)
+    return download
+
+
+def _nothing(*_: Any) -> None:
+    """Stands in for reading what was only to be downloaded: nothing is opened unchecked."""
 
 
 def _download(source: PyGSource, name: str, root: Path) -> Path:
@@ -132,9 +148,10 @@ def _download(source: PyGSource, name: str, root: Path) -> Path:
     with staged_folder(destination) as staging:
         if staging is not None:
             with tempfile.TemporaryDirectory(prefix=".fetch-", dir=staging.parent) as scratch:
+                logger.info("downloading %s", name)
                 try:
-                    _dataset(source, name, scratch, offline=False)
-                except (urllib.error.URLError, OSError) as error:
+                    _dataset(source, scratch, _process=_nothing, load=_nothing)
+                except (OSError, http.client.HTTPException) as error:
                     raise MissingDataError(f"could not download {name!r}: {error}") from error
                 for file in Path(scratch, source.raw).iterdir():
                     file.rename(staging / file.name)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch_geometric.data import Data, HeteroData
 
 from graphmoe.data.checks import check_edges, check_features, check_labels, check_masks
-from graphmoe.data.counting import NODE, count_nodes, stated_nodes
+from graphmoe.data.counting import NODE, count_common, count_nodes, stated_nodes
 from graphmoe.data.report import Report
 from graphmoe.typing import Graph
 
@@ -181,13 +181,14 @@ def _check_target(
 
 
 def _note_one_way(report: Report, where: str, edges: np.ndarray, nodes: int) -> None:
-    codes = edges[0] * nodes + edges[1]
-    reverse = edges[1] * nodes + edges[0]
-    if single := len(codes) - int(np.isin(codes, reverse).sum()):
+    codes = np.sort(edges[0] * nodes + edges[1])
+    reverse = np.sort(edges[1] * nodes + edges[0])
+    if single := len(codes) - count_common(codes, reverse):
         report.note(where, f"{single} of {len(codes)} edges have no reverse (views are undirected)")
 
 
 def _note_isolated(report: Report, where: str, nodes: int, ends: np.ndarray) -> None:
-    valid = ends[(ends >= 0) & (ends < nodes)]
-    if isolated := nodes - len(np.unique(valid)):
+    linked = np.zeros(nodes, dtype=bool)
+    linked[ends] = True
+    if isolated := nodes - int(linked.sum()):
         report.note(where, f"{isolated} of {nodes} nodes are isolated")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import multiprocessing
 import pickle
 import shutil
+import urllib.error
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ import torch_geometric.datasets
 from torch_geometric.data import Data
 
 from graphmoe.data import available_graphs, embedded_graphs, load_graph
-from graphmoe.data.locations import resolve_data_root, staged_folder
+from graphmoe.data.locations import fetch, resolve_data_root, staged_folder
 from graphmoe.errors import DataError, MissingDataError
 
 
@@ -176,6 +178,52 @@ def test_two_processes_that_download_fetch_once(tmp_path: Path) -> None:
     assert Path(f"{root}.log").read_text() == "fetched\n"
     left = sorted(path.name for path in (root / "webkb" / "cornell").iterdir())
     assert left == [".raw.lock", "raw"]
+
+
+class Answer(io.BytesIO):
+    def __init__(self, content: bytes, promised: int) -> None:
+        super().__init__(content)
+        self.headers = {"Content-Length": str(promised)}
+
+
+def test_a_download_that_breaks_off_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: Answer(b"half", 8))
+    with pytest.raises(MissingDataError, match="broke off after 4 of 8 bytes"):
+        fetch("https://example.org/file", tmp_path / "file")
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: Answer(b"the rest", 8))
+    fetch("https://example.org/file", tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == b"the rest"
+
+
+def test_a_download_that_fails_is_one_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*_: object, **__: object) -> None:
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr(torch_geometric.datasets.WebKB, "download", unreachable)
+    with pytest.raises(MissingDataError, match=r"could not download 'cornell': .*no route"):
+        load_graph("cornell", tmp_path, download=True)
+    assert not (tmp_path / "webkb" / "cornell" / "raw").exists()
+
+
+def test_what_was_downloaded_is_checked_before_it_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Bomb:
+        def __reduce__(self) -> tuple:
+            return (Path.touch, (tmp_path / "exploded",))
+
+    def download(dataset: torch_geometric.datasets.Planetoid) -> None:
+        for path in dataset.raw_paths:
+            Path(path).write_bytes(pickle.dumps(Bomb(), protocol=2))
+
+    monkeypatch.setattr(torch_geometric.datasets.Planetoid, "download", download)
+    with pytest.raises(DataError, match="refused"):
+        load_graph("pubmed", tmp_path, download=True)
+    assert not (tmp_path / "exploded").exists()
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
