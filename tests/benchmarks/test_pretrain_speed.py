@@ -55,7 +55,7 @@ def test_both_systems_give_the_same_losses(benchmark_module: ModuleType) -> None
     # Adam's first step is the gradient's sign: rounding decides it where a gradient is near zero.
     assert ours["losses"] == pytest.approx(plain["losses"], abs=2e-3)
     assert len(set(ours["losses"])) == 3
-    assert ours["epoch_s"] == min(ours["epochs_s"][1:])
+    assert 0 < ours["epoch_s"] <= ours["epoch_median_s"]
     assert ours["peak_mb"] > ours["import_mb"] > 100
 
 
