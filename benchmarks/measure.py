@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -47,8 +46,13 @@ def resident_mb() -> float:
 
 
 def peak_mb() -> float:
-    """The most memory this process ever held, in MB (2²⁰ bytes)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    """The most memory this process ever held, in MB (2²⁰ bytes).
+
+    Read from the address space: ``getrusage`` would also count what the parent held when it
+    started this process.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return float(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) / 2**10
 
 
 def in_process(script: str, job: dict[str, Any], threads: int, limit_s: float) -> dict[str, Any]:
