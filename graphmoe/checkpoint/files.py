@@ -63,16 +63,21 @@ def write_bytes(path: Path, data: bytes) -> None:
     with storage_errors(path, "write"):
         temporary = _temporary_name(path)
         try:
-            with open(temporary, "xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            create_bytes(temporary, data)
             os.replace(temporary, path)
         except BaseException:
             with suppress(OSError):
                 temporary.unlink()
             raise
         sync_folder(path.parent)
+
+
+def create_bytes(path: Path, data: bytes) -> None:
+    """Write a new file, to the disk itself; for the inside of a :func:`new_folder`."""
+    with open(path, "xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_bytes(path: Path, limit: int, size: int | None = None) -> bytes:
@@ -125,6 +130,8 @@ def make_folder(path: Path) -> None:
 def new_folder(final: Path) -> Iterator[Path]:
     """A temporary folder that takes the place of ``final`` when the block ends without error.
 
+    Nobody sees what is in it before, so files are simply created in it (:func:`create_bytes`).
+
     The old folder is moved aside first and removed afterwards; should the process die between the
     two moves, :func:`recover` puts it back. The caller holds the lock of the bank.
     """
@@ -157,7 +164,16 @@ def recover(final: Path) -> None:
             else:
                 os.replace(aside, final)
         for stale in final.parent.glob(f"{TEMPORARY}{final.name}-*"):
-            shutil.rmtree(stale, ignore_errors=True)
+            discard(stale)
+
+
+def discard(path: Path) -> None:
+    """Remove what a writer left behind; what cannot be removed is left to the next writer."""
+    if real_folder(path):
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
 
 
 def remove_folder(path: Path) -> None:

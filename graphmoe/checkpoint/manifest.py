@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, f
 from torch import nn
 
 import graphmoe
-from graphmoe.checkpoint.files import write_bytes
 from graphmoe.checkpoint.sealed import dump_sealed, load_sealed
 from graphmoe.errors import ConfigError, VerificationError
 
@@ -128,13 +127,13 @@ class ExpertManifest(BaseModel):
             **about,
         )
 
-    def write(self, path: Path) -> None:
-        """Write it to ``path``, sealed, durably."""
-        write_bytes(path, dump_sealed(self.model_dump(mode="json", by_alias=True)))
+    def dump(self) -> bytes:
+        """The content of ``manifest.json``, sealed."""
+        return dump_sealed(self.model_dump(mode="json", by_alias=True))
 
     @classmethod
     def read(cls, path: Path) -> ExpertManifest:
-        """Read a manifest that :meth:`write` wrote.
+        """Read a manifest that :meth:`dump` gave.
 
         Raises:
             VerificationError: The file is missing, damaged, foreign, or of an unknown format.

@@ -18,6 +18,9 @@ from torch import Tensor
 
 from graphmoe.checkpoint.files import (
     REPLACED,
+    TEMPORARY,
+    create_bytes,
+    discard,
     make_folder,
     new_folder,
     read_bytes,
@@ -59,9 +62,10 @@ def bank_lock(root: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
     Raises:
         GraphMoEError: Another process kept it for ``seconds``, or it cannot be taken here.
     """
-    with _lock(
-        root / ".locks" / "bank", seconds, f"the bank {root} is being written by another process"
-    ):
+    busy = f"the bank {root} is being written by another process"
+    with _lock(root / ".locks" / "bank", seconds, busy):
+        for stale in root.glob(f"{TEMPORARY}*"):  # of a writer that was killed
+            discard(stale)
         yield
 
 
@@ -206,8 +210,8 @@ def write_expert(
                 "choose another name, remove it, or ask to overwrite it"
             )
         with new_folder(folder) as temporary:
-            write_bytes(temporary / WEIGHTS, data)
-            manifest.write(temporary / MANIFEST)
+            create_bytes(temporary / WEIGHTS, data)
+            create_bytes(temporary / MANIFEST, manifest.dump())
         write_index(root)
     return manifest
 

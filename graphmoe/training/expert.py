@@ -13,7 +13,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from graphmoe.checkpoint import ExpertBank, ExpertManifest, multiview_fingerprint, store
-from graphmoe.checkpoint.files import make_folder, remove_folder
+from graphmoe.checkpoint.files import make_folder
 from graphmoe.checkpoint.manifest import check_expert_name
 from graphmoe.errors import ConfigError
 from graphmoe.training.device import limited_threads, resolve_device
@@ -107,10 +107,10 @@ def pretrain_expert(
             if finished is not None:
                 return finished
             checkpointer = Checkpointer(root / name, {**identity, "device": place.type})
-            if not resume and checkpointer.resume_folder.exists():
-                if not overwrite:
-                    refuse_existing(root, [name])
-                remove_folder(checkpointer.resume_folder)
+            if not (resume or overwrite):
+                refuse_existing(root, [name])
+            if overwrite and not (resume and checkpointer.fits()):
+                checkpointer.clear()
         if stop is None:
             stop = stack.enter_context(stop_on_signal())
         stack.enter_context(limited_threads(settings.threads))

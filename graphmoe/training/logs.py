@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from io import BytesIO
 from pathlib import Path
 from typing import Any, TextIO
 
-from graphmoe.checkpoint.files import make_folder, storage_errors
+from graphmoe.checkpoint.files import make_folder, storage_errors, write_bytes
 
 #: The folder of a bank that holds one folder of logs an expert.
 LOGS = "logs"
@@ -96,8 +96,7 @@ def draw_losses(curves: Mapping[str, Sequence[float]], path: Path) -> None:
         axes.legend(fontsize="small", ncols=1 + len(curves) // 12)
     else:
         axes.set_title(", ".join(curves))
-    temporary = path.with_name(f".tmp-{path.name}")
+    picture = BytesIO()
+    figure.savefig(picture, dpi=120, format="png")
     make_folder(path.parent)
-    with storage_errors(path, "write"):
-        figure.savefig(temporary, dpi=120, format="png")
-        os.replace(temporary, path)
+    write_bytes(path, picture.getvalue())

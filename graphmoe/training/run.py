@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
+from graphmoe.checkpoint import rebuild_index
 from graphmoe.errors import GraphMoEError
 from graphmoe.training.interrupts import TrainingInterruptedError, stop_on_signal
 from graphmoe.training.jobs import Outcome, run_jobs
@@ -60,6 +61,7 @@ def run_pretraining(
     if progress:
         print_summary(names, outcomes, sys.stdout)
     _judge(names, outcomes, out)
+    rebuild_index(out)  # an earlier run may have been killed just before it
 
 
 def _judge(names: Sequence[str], outcomes: Sequence[Outcome], out: Path) -> None:

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn, optim
 
 from graphmoe.checkpoint.files import (
+    create_bytes,
     make_folder,
     new_folder,
     read_bytes,
     recover,
+    remove_folder,
     sha256,
-    write_bytes,
 )
 from graphmoe.checkpoint.sealed import dump_sealed, load_sealed
 from graphmoe.checkpoint.tensors import MAX_TENSOR_BYTES, dump_tensors, load_tensors
@@ -113,8 +114,8 @@ class Checkpointer:
         make_folder(self.folder)
         with new_folder(self.resume_folder) as temporary:
             for name, data in files.items():
-                write_bytes(temporary / name, data)
-            write_bytes(temporary / STATE, dump_sealed(content))
+                create_bytes(temporary / name, data)
+            create_bytes(temporary / STATE, dump_sealed(content))
 
     def load(
         self,
@@ -128,13 +129,9 @@ class Checkpointer:
             ConfigError: It was saved by a training with other settings or of another graph.
             VerificationError: A file of it is damaged.
         """
-        recover(self.resume_folder)
-        if not self.resume_folder.exists():
+        content = self._content()
+        if content is None:
             return None
-        path = self.resume_folder / STATE
-        content = load_sealed(path)
-        if (content.get("format"), content.get("version")) != (FORMAT, VERSION):
-            raise VerificationError(f"{path}: expected format {FORMAT!r} version {VERSION}")
         changed = differences(content["identity"], self.identity)
         if changed:
             raise ConfigError(
@@ -158,6 +155,27 @@ class Checkpointer:
         device = next(objective.parameters()).device
         best = {key: value.to(device) for key, value in best.items()}
         return TrainingState(losses, best_epoch, best_loss, best, content["seconds"])
+
+    def fits(self) -> bool:
+        """Whether there is a saved state of the same training."""
+        content = self._content()
+        return content is not None and not differences(content["identity"], self.identity)
+
+    def clear(self) -> None:
+        """Forget the saved state, if there is one."""
+        recover(self.resume_folder)
+        if self.resume_folder.exists():
+            remove_folder(self.resume_folder)
+
+    def _content(self) -> dict[str, Any] | None:
+        recover(self.resume_folder)
+        if not self.resume_folder.exists():
+            return None
+        path = self.resume_folder / STATE
+        content = load_sealed(path)
+        if (content.get("format"), content.get("version")) != (FORMAT, VERSION):
+            raise VerificationError(f"{path}: expected format {FORMAT!r} version {VERSION}")
+        return content
 
     def _read(self, name: str, content: dict[str, Any]) -> dict[str, Tensor]:
         path = self.resume_folder / name
