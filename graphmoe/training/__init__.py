@@ -1,13 +1,32 @@
-"""Training of experts: one loop, saved and resumed to the bit, many at once."""
+"""Training of experts: one loop, saved and resumed to the bit, many at once.
+
+Names are resolved on first use (PEP 562): a worker process imports only what its task needs.
+"""
 
 from __future__ import annotations
 
-from graphmoe.training.expert import PretrainResult, pretrain_expert
-from graphmoe.training.interrupts import TrainingInterruptedError
-from graphmoe.training.jobs import run_jobs
-from graphmoe.training.run import PretrainError, run_pretraining
-from graphmoe.training.settings import PretrainSettings, SaveSettings
-from graphmoe.training.task import PretrainTask
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from graphmoe.training.expert import PretrainResult, pretrain_expert
+    from graphmoe.training.interrupts import TrainingInterruptedError
+    from graphmoe.training.jobs import run_jobs
+    from graphmoe.training.run import PretrainError, run_pretraining
+    from graphmoe.training.settings import PretrainSettings, SaveSettings
+    from graphmoe.training.task import PretrainTask
+
+_LAZY = {
+    "PretrainError": "run",
+    "PretrainResult": "expert",
+    "PretrainSettings": "settings",
+    "PretrainTask": "task",
+    "SaveSettings": "settings",
+    "TrainingInterruptedError": "interrupts",
+    "pretrain_expert": "expert",
+    "run_jobs": "jobs",
+    "run_pretraining": "run",
+}
 
 __all__ = [
     "PretrainError",
@@ -20,3 +39,11 @@ __all__ = [
     "run_jobs",
     "run_pretraining",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    globals()[name] = value
+    return value

@@ -30,7 +30,7 @@ class Display:
         self._bars: Any = None
         self._rows: dict[int, Any] = {}
         self._shown: dict[int, float] = {}
-        self._began: dict[int, float] = {}
+        self._first: dict[int, tuple[float, int]] = {}
 
     def __enter__(self) -> Display:
         if self.stream.isatty():
@@ -57,7 +57,7 @@ class Display:
             self._end(index, content)
 
     def _start(self, index: int) -> None:
-        self._began[index] = self._shown[index] = time.monotonic()
+        self._shown[index] = time.monotonic()
         if self._bars is None:
             self._line(index, "started")
         else:
@@ -71,9 +71,10 @@ class Display:
             self._bars.update(self._rows[index], completed=epoch, note=note)
             return
         now = time.monotonic()
-        if now - self._shown[index] >= LINE_SECONDS:
+        began, first = self._first.setdefault(index, (now, epoch))
+        if now - self._shown[index] >= LINE_SECONDS and epoch > first:
             self._shown[index] = now
-            left = (now - self._began[index]) / epoch * (self.max_epochs - epoch)
+            left = (now - began) / (epoch - first) * (self.max_epochs - epoch)
             self._line(index, f"epoch {epoch}/{self.max_epochs}, {note}, at most {left:.0f} s left")
 
     def _end(self, index: int, outcome: Outcome) -> None:
@@ -131,7 +132,9 @@ def print_summary(names: Sequence[str], outcomes: Sequence[Outcome], stream: Tex
     table = Table(title="Experts")
     for heading in ("expert", "views", "nodes", "epochs", "best loss", "seconds", "state"):
         numeric = heading in ("nodes", "epochs", "best loss", "seconds")
-        table.add_column(heading, justify="right" if numeric else "left")
+        table.add_column(
+            heading, justify="right" if numeric else "left", no_wrap=heading != "views"
+        )
     for name, outcome in zip(names, outcomes, strict=True):
         if outcome.error is not None:
             table.add_row(name, "", "", "", "", "", _summary(outcome))
