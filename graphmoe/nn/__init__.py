@@ -1,5 +1,13 @@
 """Neural building blocks with PyG's manners."""
 
-from graphmoe.nn.models import GraphInfomax, MultiViewEncoder, SemanticAttention
+from graphmoe.nn.fusion import PrototypeFusion, TaskExpertFusion
+from graphmoe.nn.models import GraphInfomax, MeanViewEncoder, MultiViewEncoder, SemanticAttention
 
-__all__ = ["GraphInfomax", "MultiViewEncoder", "SemanticAttention"]
+__all__ = [
+    "GraphInfomax",
+    "MeanViewEncoder",
+    "MultiViewEncoder",
+    "PrototypeFusion",
+    "SemanticAttention",
+    "TaskExpertFusion",
+]

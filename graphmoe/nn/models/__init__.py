@@ -1,7 +1,8 @@
 """Whole models: encoders and the objectives that train them."""
 
 from graphmoe.nn.models.graph_infomax import GraphInfomax
+from graphmoe.nn.models.mean_view_encoder import MeanViewEncoder
 from graphmoe.nn.models.multi_view_encoder import MultiViewEncoder
 from graphmoe.nn.models.semantic_attention import SemanticAttention
 
-__all__ = ["GraphInfomax", "MultiViewEncoder", "SemanticAttention"]
+__all__ = ["GraphInfomax", "MeanViewEncoder", "MultiViewEncoder", "SemanticAttention"]

@@ -92,7 +92,7 @@ class GraphInfomax(nn.Module):
         both = torch.cat([x, x[order]], dim=1)
         p = self.encoder.dropout if self.encoder.training else 0.0
         clean, permuted = [], []
-        for view in views:
+        for view in self.encoder.operators(views):
             z = propagate(view, seeded_dropout(both, p, generator), self.encoder.K)
             clean.append(z[:, : x.size(1)])
             permuted.append(z[:, x.size(1) :])

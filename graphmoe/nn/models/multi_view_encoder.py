@@ -85,7 +85,8 @@ class MultiViewEncoder(nn.Module):
             self.propagate(x, views, K)
             if p == 0
             else [
-                propagate(view, seeded_dropout(x, p, generator), self._steps(K)) for view in views
+                propagate(view, seeded_dropout(x, p, generator), self._steps(K))
+                for view in self.operators(views)
             ]
         )
         fused, beta = self._embed(propagated)
@@ -95,9 +96,13 @@ class MultiViewEncoder(nn.Module):
         self, x: Tensor, views: Sequence[LinearOperator], K: int | None = None
     ) -> list[Tensor]:
         r"""The propagated features :math:`\hat{A}_v^K X` of each view, to keep and encode later."""
+        return [propagate(view, x, self._steps(K)) for view in self.operators(views)]
+
+    def operators(self, views: Sequence[LinearOperator]) -> tuple[LinearOperator, ...]:
+        """What features are propagated through: the views themselves; a subclass may mix them."""
         if not views:
             raise ValueError("expected at least one view, got none")
-        return [propagate(view, x, self._steps(K)) for view in views]
+        return tuple(views)
 
     def encode_propagated(self, propagated: Sequence[Tensor]) -> Tensor:
         """Embed nodes whose features were propagated before.
