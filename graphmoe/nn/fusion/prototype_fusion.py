@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphmoe.ops.seeded_mixture import SeededMixture, seeded_mixture, sphere
 from graphmoe.registry import fusions
+
+_FITTED = ("alpha", "score", "anchor_weight", "center", "prototypes", "log_prior", "widths")
 
 
 @fusions.add
@@ -71,11 +74,21 @@ class PrototypeFusion(nn.Module):
         self.temperature = temperature
         self.smoothing = smoothing
         self.iterations = iterations
-        self.register_buffer("alpha", torch.empty(0))
-        self.register_buffer("score", torch.empty(0))
-        self.register_buffer("anchor_weight", torch.empty(0))
-        self.center: list[Tensor] = []
-        self.mixture: list[SeededMixture] = []
+        for name in _FITTED:
+            self.register_buffer(name, torch.empty(0))
+
+    #: Weights of the experts, class by class, shape (M, C); each column sums to one.
+    alpha: Tensor
+    #: Held-out score of each expert, shape (M).
+    score: Tensor
+    #: Weight of each anchor within its expert, shape (M, A).
+    anchor_weight: Tensor
+    #: Centres (M, D), prototypes (M, A, C, D) and class shares (M, A, C) of the mixtures; narrower
+    #: embeddings are padded with zeros to the widest.
+    center: Tensor
+    prototypes: Tensor
+    log_prior: Tensor
+    widths: Tensor
 
     @torch.no_grad()
     def fit(
@@ -95,9 +108,14 @@ class PrototypeFusion(nn.Module):
         """
         self._check(embeddings, index, y)
         folds = _folds(y, self.num_classes)
-        held_out = [self._fit_one(z, index, y, folds) for z in embeddings]
-        log_p = torch.stack([p for p, _ in held_out])  # M × A × L × C, or nothing to hold out
-        score, by_class = self._scores(log_p.exp(), y)
+        fits = [self._fit_one(z, index, y, folds) for z in embeddings]
+        widest = max(z.size(1) for z in embeddings)
+        self.widths = torch.tensor([z.size(1) for z in embeddings])
+        self.center = torch.stack([_pad(center, widest) for center, _, _ in fits])
+        self.prototypes = torch.stack([_pad(m.prototypes, widest) for _, m, _ in fits])
+        self.log_prior = torch.stack([m.log_prior for _, m, _ in fits])
+        # M × A × L × C; no rows where nothing could be held out.
+        score, by_class = self._scores(torch.stack([log_p for _, _, log_p in fits]).exp(), y)
         self.score = score.mean(dim=1)
         self.anchor_weight = (self.sharpness * score).softmax(dim=1)
         shared = (1 - self.class_share) * self.score[:, None]
@@ -110,33 +128,47 @@ class PrototypeFusion(nn.Module):
     @torch.no_grad()
     def forward(self, embeddings: Sequence[Tensor]) -> Tensor:
         """Class probabilities of every node, shape (N, C), for experts in the order of ``fit``."""
-        if len(embeddings) != len(self.mixture):
-            raise ValueError(
-                f"expected {len(self.mixture)} embeddings, as fitted, got {len(embeddings)}"
-            )
-        total: Tensor | float = 0.0
-        for m, p in enumerate(self.expert_probs(embeddings)):
-            total = total + p * self.alpha[m]
-        assert isinstance(total, Tensor)
+        total = torch.stack(
+            [p * self.alpha[m] for m, p in enumerate(self.expert_probs(embeddings))]
+        ).sum(dim=0)
         return total / total.sum(dim=1, keepdim=True)
 
     @torch.no_grad()
     def expert_probs(self, embeddings: Sequence[Tensor]) -> list[Tensor]:
         """What each expert says alone, one (N, C) tensor an expert."""
+        widths = [z.size(1) for z in embeddings]
+        if widths != self.widths.tolist():
+            raise ValueError(
+                f"expected embeddings of widths {self.widths.tolist()}, as fitted, got {widths}"
+            )
         probs = []
         for m, z in enumerate(embeddings):
-            rows, _ = sphere(z, self.center[m])
-            log_p = self.mixture[m].log_prob(rows, self.temperature)
+            d = z.size(1)
+            rows, _ = sphere(z, self.center[m, :d])
+            mixture = SeededMixture(self.prototypes[m, ..., :d], self.log_prior[m])
+            log_p = mixture.log_prob(rows, self.temperature)
             probs.append(torch.einsum("anc,a->nc", log_p.exp(), self.anchor_weight[m]))
         return probs
 
     def reset_parameters(self) -> None:
         """Forget what was fitted."""
-        self.center, self.mixture = [], []
-        self.alpha = self.score = self.anchor_weight = torch.empty(0)
+        for name in _FITTED:
+            setattr(self, name, torch.empty(0))
 
-    def _fit_one(self, z: Tensor, index: Tensor, y: Tensor, folds: Tensor) -> tuple[Tensor, Tensor]:
-        """Fit one expert's mixtures; log-probabilities of held-out rows (A, L, C), and folds."""
+    def fitted(self) -> dict[str, Tensor]:
+        """Everything that ``fit`` found, to be kept; :meth:`restore` takes it back."""
+        return {name: getattr(self, name).contiguous() for name in _FITTED}
+
+    def restore(self, fitted: Mapping[str, Tensor]) -> PrototypeFusion:
+        """Take back what :meth:`fitted` gave."""
+        for name in _FITTED:
+            setattr(self, name, fitted[name])
+        return self
+
+    def _fit_one(
+        self, z: Tensor, index: Tensor, y: Tensor, folds: Tensor
+    ) -> tuple[Tensor, SeededMixture, Tensor]:
+        """Centre, mixtures (A) and the log-probabilities (A, L, C) of rows they had not seen."""
         rows, center = sphere(z)
         k, a = int(folds.max()) + 1, len(self.anchors)
         # All folds and anchor weights in one batch: fold 0 … k-1 hold one out, the last holds none.
@@ -154,12 +186,11 @@ class PrototypeFusion(nn.Module):
             iterations=self.iterations,
         )
         fits = [part.unflatten(0, (a, len(held))) for part in mixture]
-        self.center.append(center)
-        self.mixture.append(SeededMixture(*(part[:, -1] for part in fits)))
+        final = SeededMixture(*(part[:, -1] for part in fits))
         if k == 1:
-            return rows.new_empty(a, 0, self.num_classes), folds
+            return center, final, rows.new_empty(a, 0, self.num_classes)
         log_p = mixture.log_prob(rows[index], self.temperature).unflatten(0, (a, len(held)))
-        return log_p[:, folds, torch.arange(len(index), device=z.device)], folds
+        return center, final, log_p[:, folds, torch.arange(len(index), device=z.device)]
 
     def _scores(self, p: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Score of each expert and anchor, (M, A), and class by class, (M, A, C)."""
@@ -167,7 +198,7 @@ class PrototypeFusion(nn.Module):
             return p.new_zeros(p.shape[:2]), p.new_zeros(*p.shape[:2], self.num_classes)
         truth = p.gather(-1, y.expand(*p.shape[:2], -1)[..., None]).squeeze(-1)
         each = 0.5 * (truth + (p.argmax(dim=-1) == y).to(p))
-        one_hot = torch.nn.functional.one_hot(y, self.num_classes).to(p)
+        one_hot = F.one_hot(y, self.num_classes).to(p)
         by_class = each @ one_hot / one_hot.sum(dim=0)
         return each.mean(dim=-1), by_class
 
@@ -189,9 +220,13 @@ class PrototypeFusion(nn.Module):
 
     def __repr__(self) -> str:
         return (
-            f"{type(self).__name__}({len(self.mixture)} experts, {self.num_classes} classes, "
+            f"{type(self).__name__}({len(self.widths)} experts, {self.num_classes} classes, "
             f"sharpness={self.sharpness})"
         )
+
+
+def _pad(x: Tensor, width: int) -> Tensor:
+    return F.pad(x, (0, width - x.size(-1)))
 
 
 def _folds(y: Tensor, num_classes: int) -> Tensor:
