@@ -196,7 +196,9 @@ class ExpertBank:
             For each name the embedding, [N, D].
         """
         with torch.no_grad():
-            return {name: self[name](data.x, data.views, K=K) for name in self.names}
+            return {
+                name: self[name].to(data.x.device)(data.x, data.views, K=K) for name in self.names
+            }
 
     def verify(self) -> None:
         """Read every file of the bank's folder again and compare it with its recorded hash.

@@ -91,7 +91,7 @@ class ExpertManifest(BaseModel):
     model_class: str = Field(validation_alias="class", serialization_alias="class", max_length=200)
     init: dict[str, JsonValue] = {}
     task: str = "graph_infomax"
-    metrics: dict[str, float] = {}
+    metrics: dict[str, int | float] = {}
     seed: int | None = None
     graph: dict[str, JsonValue] = {}
     views: tuple[str, ...] = ()

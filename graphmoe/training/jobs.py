@@ -11,6 +11,7 @@ import pickle
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import connection, get_context, parent_process
 from typing import Any
@@ -216,12 +217,10 @@ def _work(function: Function, pipe: connection.Connection) -> None:
     def send(kind: str, content: Any) -> None:
         pipe.send_bytes(pickle.dumps((kind, content)))
 
-    with stop_on_signal() as stop:
+    # The parent says what a second Ctrl-C and a parent that went away mean.
+    with suppress(EOFError, BrokenPipeError, KeyboardInterrupt), stop_on_signal() as stop:
         while not stop:
-            try:
-                task = pickle.loads(pipe.recv_bytes())
-            except (EOFError, KeyboardInterrupt):
-                return
+            task = pickle.loads(pipe.recv_bytes())
             outcome = _attempt(function, task, lambda content: send("progress", content), stop)
             send("end", _portable(outcome))
 

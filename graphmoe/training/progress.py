@@ -30,7 +30,6 @@ class Display:
         self._bars: Any = None
         self._rows: dict[int, Any] = {}
         self._shown: dict[int, float] = {}
-        self._first: dict[int, tuple[float, int]] = {}
 
     def __enter__(self) -> Display:
         if self.stream.isatty():
@@ -65,16 +64,17 @@ class Display:
                 self.names[index], total=self.max_epochs, note="loading"
             )
 
-    def _progress(self, index: int, epoch: int, loss: float, best_loss: float) -> None:
+    def _progress(
+        self, index: int, epoch: int, loss: float, best_loss: float, seconds: float
+    ) -> None:
         note = f"loss {loss:.4f}, best {best_loss:.4f}"
         if self._bars is not None:
             self._bars.update(self._rows[index], completed=epoch, note=note)
             return
         now = time.monotonic()
-        began, first = self._first.setdefault(index, (now, epoch))
-        if now - self._shown[index] >= LINE_SECONDS and epoch > first:
+        if now - self._shown[index] >= LINE_SECONDS:
             self._shown[index] = now
-            left = (now - began) / (epoch - first) * (self.max_epochs - epoch)
+            left = seconds / epoch * (self.max_epochs - epoch)
             self._line(index, f"epoch {epoch}/{self.max_epochs}, {note}, at most {left:.0f} s left")
 
     def _end(self, index: int, outcome: Outcome) -> None:

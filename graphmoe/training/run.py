@@ -79,7 +79,7 @@ def _judge(names: Sequence[str], outcomes: Sequence[Outcome], out: Path) -> None
         faults = "".join(f"; {name} failed: {error}" for name, error in failed.items())
         raise TrainingInterruptedError(
             f"interrupted: {done} of {len(names)} experts are finished in {out}, "
-            f"unfinished: {', '.join(stopped)}; they can be resumed{faults}"
+            f"unfinished: {', '.join(stopped)}{faults}"
         )
     if not failed:
         return

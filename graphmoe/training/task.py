@@ -80,7 +80,7 @@ def pretrain_task(
 
     Args:
         task: What to do.
-        emit: Called with ``epoch``, ``loss``, ``best_loss`` a few times a second.
+        emit: Called with ``epoch``, ``loss``, ``best_loss``, ``seconds`` a few times a second.
         stop: When set, the training saves its state and stops.
     """
     # The decomposition of the features is as sensitive to threads as the training is.
@@ -142,7 +142,12 @@ class _Watch:
         if now - self.spoken >= EMIT_SECONDS:
             self.spoken = now
             self.emit(
-                {"epoch": state.epoch, "loss": state.losses[-1], "best_loss": state.best_loss}
+                {
+                    "epoch": state.epoch,
+                    "loss": state.losses[-1],
+                    "best_loss": state.best_loss,
+                    "seconds": state.seconds,
+                }
             )
 
     def close(self) -> None:

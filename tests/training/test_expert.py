@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +13,15 @@ from torch_geometric.data import Data
 from graphmoe.data import load_graph
 from graphmoe.errors import ConfigError, DataError
 from graphmoe.nn import GraphInfomax, MultiViewEncoder
-from graphmoe.training import PretrainSettings, pretrain_expert
+from graphmoe.training import (
+    PretrainSettings,
+    SaveSettings,
+    TrainingInterruptedError,
+    pretrain_expert,
+)
+from graphmoe.training.interrupts import StopRequest
 from graphmoe.training.loop import Loop
-from graphmoe.training.state import TrainingState
+from graphmoe.training.state import Checkpointer, TrainingState
 from graphmoe.transforms import MultiView
 
 SETTINGS = PretrainSettings(encoder_args={"hidden_channels": 8}, max_epochs=12)
@@ -164,3 +171,43 @@ def test_views_can_be_drawn_anew_each_epoch(graph: Data) -> None:
     assert seen == list(range(12))
     assert fresh.losses != pretrain_expert(graph, SETTINGS).losses
     assert fresh.losses == pretrain_expert(graph, SETTINGS, views_of=views_of).losses
+
+
+@pytest.mark.parametrize("epoch", [1, 5, 11, 12])
+@pytest.mark.parametrize(
+    "save", [SaveSettings(), SaveSettings(seconds=0.0), SaveSettings(epochs=4)]
+)
+def test_stopped_and_resumed_at_any_epoch(
+    graph: Data, tmp_path: Path, epoch: int, save: SaveSettings
+) -> None:
+    wanted = pretrain_expert(graph, SETTINGS)
+    stop = StopRequest()
+
+    def watch(state: TrainingState) -> None:
+        if state.epoch == epoch:
+            stop.ask()
+
+    arguments = {"name": "mine", "out": tmp_path, "save": save}
+    with pytest.raises(TrainingInterruptedError, match=f"stopped after epoch {epoch}"):
+        pretrain_expert(graph, SETTINGS, on_epoch=watch, stop=stop, **arguments)
+    seen: list[int] = []
+    found = pretrain_expert(
+        graph, SETTINGS, resume=True, on_epoch=lambda state: seen.append(state.epoch), **arguments
+    )
+    assert same(found, wanted)
+    assert found.losses == wanted.losses
+    assert seen == list(range(epoch + 1, 13))  # nothing was done twice
+    assert same(pretrain_expert(graph, SETTINGS, resume=True, **arguments), wanted)
+
+
+def test_the_state_is_saved_as_often_as_asked(
+    graph: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[int] = []
+    monkeypatch.setattr(Checkpointer, "save", lambda self, state, *rest: saved.append(state.epoch))
+    pretrain_expert(graph, SETTINGS, out=tmp_path / "a", save=SaveSettings(epochs=5))
+    assert saved == [5, 10]
+    pretrain_expert(graph, SETTINGS, out=tmp_path / "b", save=SaveSettings(seconds=1e9))
+    assert saved == [5, 10]
+    pretrain_expert(graph, SETTINGS, out=tmp_path / "c", save=SaveSettings(seconds=0.0))
+    assert saved == [5, 10, *range(1, 13)]

@@ -161,7 +161,8 @@ def show(stream: io.StringIO) -> str:
         for index in range(4):
             display(index, "start", None)
         for epoch in (1, 2, 3):
-            display(0, "progress", {"epoch": epoch, "loss": 0.5, "best_loss": 0.25})
+            figures = {"epoch": epoch, "loss": 0.5, "best_loss": 0.25, "seconds": 2.0 * epoch}
+            display(0, "progress", figures)
         display(0, "end", result())
         display(1, "end", Outcome(error=DataError("no edges")))
         display(2, "end", Outcome(error=TrainingInterruptedError("stopped after epoch 3")))
@@ -176,8 +177,7 @@ def test_plain_lines_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None
     assert "\r" not in said
     lines = said.splitlines()
     assert lines[0] == "cora: started"
-    assert lines[4].startswith("cora: epoch 2/10, loss 0.5000, best 0.2500, at most")
-    assert lines[4].endswith("s left")
+    assert lines[5] == "cora: epoch 2/10, loss 0.5000, best 0.2500, at most 16 s left"
     assert "cora: done: loss 0.2500 at epoch 3" in lines
     assert "acm: failed" in lines
     assert "dblp: stopped after epoch 3" in lines
