@@ -22,8 +22,12 @@ class SeededMixture(NamedTuple):
 
     def log_prob(self, z: Tensor, temperature: float) -> Tensor:
         """Log-probability of each class for rows on the sphere ``z`` (N, D), shape (B, N, C)."""
-        logits = temperature * torch.einsum("nd,bcd->bnc", z, self.prototypes)
-        return (logits + self.log_prior[:, None]).log_softmax(dim=-1)
+        return self.logits(z, temperature).log_softmax(dim=-1).transpose(0, 1)
+
+    def logits(self, z: Tensor, temperature: float) -> Tensor:
+        """Unnormalised log-probabilities, rows first: shape (N, B, C)."""
+        cosine = z @ self.prototypes.flatten(0, 1).T
+        return temperature * cosine.unflatten(1, self.log_prior.shape) + self.log_prior
 
 
 def sphere(x: Tensor, center: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -90,12 +94,15 @@ def seeded_mixture(
     seeds = torch.einsum("blc,ld->bcd", seen, z[index]) / counts.clamp(min=1)[..., None]
     absent = torch.zeros_like(counts).masked_fill_(counts == 0, -torch.inf)
     mixture = SeededMixture(F.normalize(seeds, dim=-1), absent)
-    known = seen.sum(dim=-1, keepdim=True)
+    clamped = seen.transpose(0, 1)
+    known = clamped.sum(dim=-1, keepdim=True) > 0
     for _ in range(iterations):
-        p = mixture.log_prob(z, temperature).exp()
-        p[:, index] = torch.where(known > 0, seen, p[:, index])
-        mass = p.sum(dim=1)
-        means = torch.einsum("bnc,nd->bcd", p, z) / mass.clamp(min=1e-12)[..., None]
+        # Rows first: both products are then one matrix product over all mixtures.
+        p = mixture.logits(z, temperature).softmax(dim=-1)
+        p[index] = torch.where(known, clamped, p[index])
+        mass = p.sum(dim=0)
+        means = (p.flatten(1).T @ z).unflatten(0, (b, num_classes))
+        means = means / mass.clamp(min=1e-12)[..., None]
         prototypes = F.normalize(means + anchors[:, None, None] * seeds, dim=-1)
         share = (mass + smoothing * n / num_classes) / ((1 + smoothing) * n)
         mixture = SeededMixture(prototypes, share.log() + absent)
