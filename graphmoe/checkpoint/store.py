@@ -173,8 +173,10 @@ def _identity(path: Path) -> tuple[int, int, int] | None:
 def settle(root: Path) -> None:
     """Put back an expert whose writer died between moving the old folder away and the new in."""
     for aside in root.glob(f"{REPLACED}*"):
-        with bank_lock(root):
-            recover(root / aside.name.removeprefix(REPLACED))
+        name = aside.name.removeprefix(REPLACED)
+        if is_expert_name(name):
+            with bank_lock(root):
+                recover(root / name)
 
 
 def _read_weights(path: Path, manifest: ExpertManifest, verify: bool) -> dict[str, Tensor]:

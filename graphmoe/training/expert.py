@@ -103,6 +103,7 @@ def pretrain_expert(
             root = Path(out)
             make_folder(root)
             stack.enter_context(store.training_lock(root, check_expert_name(name)))
+            store.settle(root)
             finished = find_finished(root, name, identity, resume, overwrite)
             if finished is not None:
                 return finished

@@ -126,27 +126,28 @@ def _bars(stream: TextIO) -> Any:
 
 def print_summary(names: Sequence[str], outcomes: Sequence[Outcome], stream: TextIO) -> None:
     """One table of a run: a row a graph."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="Experts")
-    for heading in ("expert", "views", "nodes", "epochs", "best loss", "seconds", "state"):
-        numeric = heading in ("nodes", "epochs", "best loss", "seconds")
-        table.add_column(
-            heading, justify="right" if numeric else "left", no_wrap=heading != "views"
-        )
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for heading in ("expert", "nodes", "epochs", "loss", "seconds"):
+        table.add_column(heading, justify="left" if heading == "expert" else "right", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    table.add_column("views")
     for name, outcome in zip(names, outcomes, strict=True):
         if outcome.error is not None:
-            table.add_row(name, "", "", "", "", "", _summary(outcome))
+            stopped = isinstance(outcome.error, TrainingInterruptedError)
+            table.add_row(name, "", "", "", "", "stopped" if stopped else "failed")
             continue
         manifest = outcome.value.manifest
         table.add_row(
             name,
-            ", ".join(manifest.views),
             f"{manifest.graph.get('num_nodes')}",
-            f"{manifest.metrics['epochs']:.0f}",
+            f"{manifest.metrics['epochs']}",
             f"{manifest.metrics['loss']:.4f}",
             f"{manifest.metrics['seconds']:.1f}",
-            "already there" if outcome.value.skipped else "done",
+            "kept" if outcome.value.skipped else "done",
+            " ".join(manifest.views),
         )
     Console(file=stream).print(table)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from graphmoe.checkpoint import ExpertManifest
+from graphmoe.checkpoint.store import settle
 from graphmoe.data.catalog import load_graph
 from graphmoe.data.fingerprint import graph_fingerprint
 from graphmoe.data.validate import validate_graph
@@ -92,6 +93,8 @@ def pretrain_task(
         fingerprint = graph_fingerprint(graph)
         about = {"multi_view": task.multi_view, "resample": task.resample}
         identity = training_identity(task.settings, task.seed, fingerprint, about)
+        if task.out.is_dir():
+            settle(task.out)
         finished = find_finished(task.out, task.name, identity, task.resume, task.overwrite)
         if finished is not None:
             return TaskResult(finished.manifest, skipped=True)

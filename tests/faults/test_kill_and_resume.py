@@ -205,6 +205,20 @@ class TestUnfinished:
             pretrain("karate", config=SMALL, out=tmp_path, resume=True, progress=False)
 
 
+def test_nothing_is_lost_between_the_two_moves_that_replace_a_folder(tmp_path: Path) -> None:
+    """The old folder is aside, the new one not yet in its place, and the process is gone."""
+    arguments = {"config": SMALL, "out": tmp_path, "progress": False}
+    pretrain("karate", **arguments)  # type: ignore[arg-type]
+    before = (tmp_path / "karate" / WEIGHTS).read_bytes()
+    (tmp_path / "karate").rename(tmp_path / ".old-karate")
+    assert ExpertBank.load(tmp_path).names == ("karate",)
+    (tmp_path / "karate").rename(tmp_path / ".old-karate")
+    changed = (tmp_path / ".old-karate" / "manifest.json").stat().st_mtime_ns
+    pretrain("karate", resume=True, **arguments)  # type: ignore[arg-type]
+    assert (tmp_path / "karate" / "manifest.json").stat().st_mtime_ns == changed
+    assert (tmp_path / "karate" / WEIGHTS).read_bytes() == before
+
+
 def test_finished_experts_are_kept(tmp_path: Path) -> None:
     arguments = {"config": SMALL, "out": tmp_path, "progress": False}
     pretrain("karate", **arguments)  # type: ignore[arg-type]

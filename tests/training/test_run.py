@@ -195,5 +195,5 @@ def test_the_table_goes_to_standard_output(
 ) -> None:
     run(["karate", "florentine"], tmp_path, progress=True)
     out, err = capsys.readouterr()
-    assert [name in out for name in ("karate", "florentine", "best loss")] == [True] * 3
+    assert [name in out for name in ("karate", "florentine", "epochs")] == [True] * 3
     assert "karate: started" in err
