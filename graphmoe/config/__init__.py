@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from graphmoe.config.fuse import FuseConfig, FuseOptimSection, FusionSection
+from graphmoe.config.fuse import (
+    FuseConfig,
+    MembersSection,
+    PriorSection,
+    PrototypeSection,
+    TaskExpertSection,
+)
 from graphmoe.config.load import load_config
 from graphmoe.config.pretrain import (
     DataSection,
@@ -16,12 +22,14 @@ from graphmoe.config.pretrain import (
 __all__ = [
     "DataSection",
     "FuseConfig",
-    "FuseOptimSection",
-    "FusionSection",
+    "MembersSection",
     "ModelSection",
     "OptimSection",
     "PretrainConfig",
+    "PriorSection",
+    "PrototypeSection",
     "RunSection",
+    "TaskExpertSection",
     "ViewsSection",
     "load_config",
 ]

@@ -1,6 +1,6 @@
 """Few-shot evaluation: who takes part, what it scores, and what it has to beat."""
 
-from graphmoe.evaluation.fewshot import FewShotResult, Method, evaluate_methods
+from graphmoe.evaluation.fewshot import FewShotResult, Method, OnTask, evaluate_methods
 from graphmoe.evaluation.floors import logistic_probs, operator_pool_probs, propagated_features
 from graphmoe.evaluation.members import (
     Member,
@@ -15,6 +15,7 @@ __all__ = [
     "FewShotResult",
     "Member",
     "Method",
+    "OnTask",
     "Score",
     "evaluate_methods",
     "expert_members",

@@ -64,6 +64,7 @@ def expert_members(
     for name, expert in experts.items():
         data = graphs[(features or {}).get(name, "features")]
         _check_width(name, expert, data)
+        expert = copy.deepcopy(expert).eval()  # statistics change; the caller's stay
         for K in mean_depths if isinstance(expert, MeanViewEncoder) else depths:
             if recalibrate:
                 expert.recalibrate(data.x, data.views, K)
@@ -85,8 +86,7 @@ def operator_members(
     Args:
         graphs: The target in multi-view form by feature source.
         lazy_steps: Steps of the lazy walk over all views, ascending.
-        view_steps: Steps along each view alone, ascending; left out where there is one view
-            only and the lazy walk says the same.
+        view_steps: Steps along each view alone, ascending.
         restart: Restart probability of a personalised PageRank of 30 steps over the mean view;
             ``None``: without it.
     """
@@ -123,7 +123,7 @@ def member_prior(members: Sequence[Member], mass: Mapping[str, float]) -> Tensor
     So a bank of a hundred foreign experts does not drown the one that knows the graph.
     """
     count = {kind: sum(m.kind == kind for m in members) for kind in KINDS}
-    prior = torch.tensor([mass[m.kind] / count[m.kind] for m in members])
+    prior = torch.tensor([mass.get(m.kind, 0.0) / count[m.kind] for m in members])
     if not bool((prior > 0).all()):
         raise ValueError(f"expected a positive prior mass for each kind in use, got {dict(mass)}")
     return prior / prior.sum()

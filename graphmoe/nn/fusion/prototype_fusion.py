@@ -55,10 +55,10 @@ class PrototypeFusion(nn.Module):
         num_classes: int,
         sharpness: float = 12.0,
         class_share: float = 0.0,
-        anchors: Sequence[float] = (0.3, 1.0, 3.0),
+        anchors: Sequence[float] = (0.5, 2.0),
         temperature: float = 10.0,
         smoothing: float = 0.3,
-        iterations: int = 20,
+        iterations: int = 10,
     ) -> None:
         super().__init__()
         if num_classes < 2:
@@ -106,7 +106,7 @@ class PrototypeFusion(nn.Module):
             y: Their classes, shape :math:`(L)`, each class at least once.
             prior: :math:`\rho`, shape :math:`(M)`, positive. (default: uniform)
         """
-        self._check(embeddings, index, y)
+        self._check(embeddings, index, y, prior)
         folds = _folds(y, self.num_classes)
         fits = [self._fit_one(z, index, y, folds) for z in embeddings]
         widest = max(z.size(1) for z in embeddings)
@@ -202,7 +202,9 @@ class PrototypeFusion(nn.Module):
         by_class = each @ one_hot / one_hot.sum(dim=0)
         return each.mean(dim=-1), by_class
 
-    def _check(self, embeddings: Sequence[Tensor], index: Tensor, y: Tensor) -> None:
+    def _check(
+        self, embeddings: Sequence[Tensor], index: Tensor, y: Tensor, prior: Tensor | None
+    ) -> None:
         if not embeddings:
             raise ValueError("expected at least one embedding, got none")
         sizes = sorted({z.size(0) for z in embeddings})
@@ -210,11 +212,20 @@ class PrototypeFusion(nn.Module):
             raise ValueError(f"expected embeddings of the same nodes, got {sizes} rows")
         if index.numel() == 0 or index.min() < 0 or index.max() >= sizes[0]:
             raise ValueError(f"expected labelled nodes within 0..{sizes[0] - 1}")
-        absent = sorted(set(range(self.num_classes)) - set(y.tolist()))
-        if absent or int(y.max()) >= self.num_classes:
+        if y.shape != index.shape:
+            raise ValueError(
+                f"expected a class for each of {index.numel()} labelled nodes, got {y.numel()}"
+            )
+        found, wanted = set(y.tolist()), set(range(self.num_classes))
+        if found != wanted:
             raise ValueError(
                 f"expected a labelled node of each of {self.num_classes} classes and no other, "
-                f"got none of {absent} and classes up to {int(y.max())}"
+                f"got none of {sorted(wanted - found)} and also {sorted(found - wanted)}"
+            )
+        if prior is not None and (prior.shape != (len(embeddings),) or not bool((prior > 0).all())):
+            raise ValueError(
+                f"expected a positive prior for each of {len(embeddings)} experts, "
+                f"got {prior.tolist()}"
             )
         self.reset_parameters()
 

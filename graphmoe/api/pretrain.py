@@ -1,4 +1,4 @@
-"""What the package does, one function a job: the only place that knows all the parts."""
+"""Pre-training of experts into a bank."""
 
 from __future__ import annotations
 

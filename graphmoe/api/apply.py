@@ -1,0 +1,175 @@
+"""Experts and saved fusions applied to a graph: embeddings and predictions as files."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from graphmoe.api.fuse import fused_probs
+from graphmoe.api.run_folder import SavedFusion, read_run
+from graphmoe.api.target import build_members, open_bank, prepare_target
+from graphmoe.checkpoint import ExpertBank
+from graphmoe.checkpoint.files import make_folder, write_bytes
+from graphmoe.config import FuseConfig
+from graphmoe.errors import ConfigError
+from graphmoe.evaluation import Member
+from graphmoe.training.device import resolve_device
+from graphmoe.typing import Graph, PathLike
+
+FORMATS = (".npy", ".npz", ".parquet")
+
+
+def embed(
+    target: str | Graph,
+    *,
+    bank: ExpertBank | PathLike,
+    run: PathLike | None = None,
+    out: PathLike | None = None,
+    data_root: PathLike | None = None,
+    device: str = "cpu",
+) -> dict[str, Tensor]:
+    r"""Embed a graph with the experts of a bank.
+
+    Without ``run`` each expert embeds at the depth it was trained with. With ``run`` there is one
+    embedding, ``"fused"``: the members' embeddings, rows scaled to norm one, side by side, each
+    times the square root of its mean weight, so that inner products are the weighted mean of the
+    members' cosines.
+
+    Args:
+        target: A built-in name, a YAML file, or a graph.
+        bank: A bank, or its folder.
+        run: Folder of a fusion.
+        out: ``.npy`` (one array ``[N, D]``; several side by side), ``.npz`` (one array an expert)
+            or ``.parquet`` (one column a dimension); ``None``: nothing is written.
+        data_root: Where datasets are looked for.
+        device: Where it runs.
+
+    Returns:
+        Embeddings by name, each (N, D).
+    """
+    path = _checked(out)
+    place = resolve_device(device)
+    if run is None:
+        config = FuseConfig.model_validate(
+            {"members": {"structural": True, "operators": False}, "floors": False}
+        )
+        graph = prepare_target(target, config, data_root=data_root, device=place)
+        found = _trained_depth(open_bank(bank), graph, config)
+    else:
+        saved = read_run(run)
+        members = _members(saved, target, bank, data_root, place)
+        weight = saved.fusion.alpha.mean(dim=1)  # type: ignore[union-attr, operator]
+        parts = [
+            torch.nn.functional.normalize(m.z, dim=1) * w.sqrt()
+            for m, w in zip(members, weight, strict=True)
+        ]
+        found = {"fused": torch.cat(parts, dim=1)}
+    if path is not None:
+        _write(path, {name: z.cpu().numpy() for name, z in found.items()})
+    return found
+
+
+def predict(
+    target: str | Graph,
+    *,
+    bank: ExpertBank | PathLike,
+    run: PathLike,
+    out: PathLike | None = None,
+    data_root: PathLike | None = None,
+    device: str = "cpu",
+) -> Tensor:
+    """Class probabilities of every node of a graph by a saved fusion, shape (N, C).
+
+    Args:
+        target: A built-in name, a YAML file, or a graph; it needs no labels.
+        bank: The bank the fusion was made with, or its folder.
+        run: Folder of the fusion.
+        out: ``.npy`` (``[N, C]``), ``.npz`` (``probs`` and ``pred``) or ``.parquet`` (a column a
+            class, and ``pred``); ``None``: nothing is written.
+        data_root: Where datasets are looked for.
+        device: Where it runs.
+    """
+    path = _checked(out)
+    saved = read_run(run)
+    place = resolve_device(device)
+    members = _members(saved, target, bank, data_root, place)
+    probs = fused_probs(saved.fusion.to(place), [m.z for m in members])
+    if path is not None:
+        values = probs.cpu().numpy()
+        tables = {"probs": values}
+        if path.suffix != ".npy":
+            tables["pred"] = values.argmax(axis=1)
+        _write(path, tables)
+    return probs
+
+
+def _members(
+    saved: SavedFusion,
+    target: str | Graph,
+    bank: ExpertBank | PathLike,
+    data_root: PathLike | None,
+    place: torch.device,
+) -> list[Member]:
+    """The members a saved fusion was made with, on another graph, in its order."""
+    experts = open_bank(bank)
+    absent = [name for name in saved.experts if name not in experts]
+    if absent:
+        raise ConfigError(
+            f"the fusion needs the experts {', '.join(absent)}, the bank has "
+            f"{', '.join(experts) or 'none'}"
+        )
+    graph = prepare_target(target, saved.config, data_root=data_root, device=place)
+    chosen = {name: experts[name] for name in saved.experts}
+    by_name = {m.name: m for m in build_members(graph, chosen, saved.config)}
+    lacking = [name for name in saved.members if name not in by_name]
+    if lacking:
+        raise ConfigError(
+            f"the fusion was made on a graph with other views or features: this one lacks "
+            f"{', '.join(lacking)}"
+        )
+    return [by_name[name] for name in saved.members]
+
+
+def _trained_depth(
+    experts: dict[str, ExpertBank], graph: Any, config: FuseConfig
+) -> dict[str, Tensor]:
+    found = {}
+    for name, bank in experts.items():
+        K = int(bank[name].K)
+        members = config.members.model_copy(update={"depths": (K,), "mean_depths": (K,)})
+        alone = config.model_copy(update={"members": members})
+        found[name] = build_members(graph, {name: bank}, alone)[0].z
+    return found
+
+
+def _checked(out: PathLike | None) -> Path | None:
+    if out is None:
+        return None
+    path = Path(out)
+    if path.suffix not in FORMATS:
+        raise ConfigError(f"expected a file ending in {', '.join(FORMATS)}, got {path.name!r}")
+    return path
+
+
+def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    buffer = BytesIO()
+    if path.suffix == ".npz":
+        np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    elif path.suffix == ".npy":
+        np.save(buffer, np.concatenate(list(arrays.values()), axis=1), allow_pickle=False)
+    else:
+        import pandas as pd
+
+        columns = {
+            name if values.ndim == 1 else f"{name}_{j}": column
+            for name, values in arrays.items()
+            for j, column in enumerate(values[None] if values.ndim == 1 else values.T)
+        }
+        pd.DataFrame(columns).to_parquet(buffer, index=False)
+    make_folder(path.parent)
+    write_bytes(path, buffer.getvalue())

@@ -1,0 +1,74 @@
+"""Pictures of a fusion: who was listened to, class by class, and how good each is alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from graphmoe.checkpoint.files import write_bytes
+
+
+def draw_alpha(alpha: Tensor, names: Sequence[str], path: Path, title: str) -> None:
+    r"""A heat map of :math:`\alpha`, one row a member, one column a class.
+
+    Args:
+        alpha: Weights, shape (M, C).
+        names: Of the members.
+        path: The PNG; replaced as a whole.
+        title: Over the picture.
+    """
+    figure, axes = _figure(3.5 + 0.45 * alpha.size(1), 1.2 + 0.22 * len(names))
+    image = axes.imshow(alpha.numpy(), aspect="auto", cmap="viridis", vmin=0)
+    axes.set_yticks(range(len(names)), [_plain(name) for name in names], fontsize=7)
+    axes.set_xticks(range(alpha.size(1)))
+    axes.set(xlabel="class", title=_plain(title))
+    figure.colorbar(image, ax=axes, label="fusion weight")
+    _save(figure, path)
+
+
+def draw_member_scores(
+    scores: Mapping[int, Sequence[float]], names: Sequence[str], path: Path, title: str
+) -> None:
+    """Micro F1 of each member alone, one bar a number of shots.
+
+    Args:
+        scores: Percent, by shots, in the order of ``names``.
+        names: Of the members.
+        path: The PNG; replaced as a whole.
+        title: Over the picture.
+    """
+    shots = [k for k in sorted(scores) if scores[k]]
+    figure, axes = _figure(6, 1.2 + 0.26 * len(names))
+    height = 0.8 / max(len(shots), 1)
+    for j, k in enumerate(shots):
+        places = [i + (j - (len(shots) - 1) / 2) * height for i in range(len(names))]
+        axes.barh(places, scores[k], height=height, label=f"{k} shots")
+    axes.set_yticks(range(len(names)), [_plain(name) for name in names], fontsize=7)
+    axes.invert_yaxis()
+    axes.set(xlabel="micro F1 alone, percent", xlim=(0, 100), title=_plain(title))
+    axes.legend(fontsize="small")
+    _save(figure, path)
+
+
+def _figure(width: float, height: float) -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")  # no pyplot: no global state
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
+
+
+def _plain(text: str) -> str:
+    """The text itself, where matplotlib would read mathematics into it."""
+    return text.replace("$", r"\$")
+
+
+def _save(figure: Any, path: Path) -> None:
+    picture = BytesIO()
+    figure.savefig(picture, dpi=120, format="png")
+    write_bytes(path, picture.getvalue())

@@ -1,0 +1,139 @@
+"""The graph that experts are fused on, and everything that takes part in fusing them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+
+from graphmoe.checkpoint import ExpertBank
+from graphmoe.config import FuseConfig
+from graphmoe.data import graph_fingerprint, load_graph, validate_graph
+from graphmoe.errors import ConfigError, DataError, unknown_name
+from graphmoe.evaluation import Member, expert_members, operator_members
+from graphmoe.transforms import MultiView
+from graphmoe.typing import Graph, PathLike
+
+
+@dataclass(frozen=True)
+class Target:
+    """A graph in multi-view form.
+
+    Attributes:
+        name: Of the graph.
+        forms: The multi-view graph by feature source: ``"features"``, and ``"both"`` where
+            structure is offered beside the graph's own features.
+        y: ``[N]`` classes, -1 where unknown; ``None`` for a graph without labels.
+        fingerprint: Of the graph as it came.
+    """
+
+    name: str
+    forms: dict[str, Data]
+    y: Tensor | None
+    fingerprint: str
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, C."""
+        return int(self.labels.max()) + 1
+
+    @property
+    def labels(self) -> Tensor:
+        """The classes.
+
+        Raises:
+            DataError: The graph has none.
+        """
+        if self.y is None or not bool((self.y >= 0).any()):
+            raise DataError(f"graph {self.name!r} has no labels: fusing needs a few of each class")
+        return self.y
+
+
+def prepare_target(
+    source: str | Graph,
+    config: FuseConfig,
+    seed: int = 0,
+    data_root: PathLike | None = None,
+    device: torch.device | str = "cpu",
+) -> Target:
+    """Load, validate and align one graph, with every feature source that ``config`` asks for."""
+    if isinstance(source, str):
+        graph = load_graph(source, None if data_root is None else Path(data_root))
+        name = str(graph.get("name") or source) if "name" in graph else source
+    else:
+        graph, _ = validate_graph(source)
+        name = str(graph.name) if "name" in graph else "graph"
+    settings: dict[str, Any] = {
+        "channels": config.channels,
+        "metapaths": config.metapaths,
+        "max_length": config.max_length,
+        # Dropped edges serve pre-training; a graph is embedded as it is.
+        "num_views": 0,
+        "seed": seed,
+    }
+    forms = {"features": MultiView(**settings)(graph)}
+    if config.members.structural and forms["features"].alignment["source"] == "features":
+        forms["both"] = MultiView(structural="always", **settings)(graph)
+    for form in forms.values():
+        form.x = form.x.to(device)
+        form.views = tuple(view.to(device) for view in form.views)
+    y = forms["features"].y if "y" in forms["features"] else None
+    return Target(name, forms, y, graph_fingerprint(graph))
+
+
+def open_bank(bank: ExpertBank | PathLike, hold_out: Sequence[str] = ()) -> dict[str, ExpertBank]:
+    """The bank, and the names in it that are not held out, each with the bank it is in.
+
+    Raises:
+        ConfigError: A name is unknown, or nothing is left.
+    """
+    if not isinstance(bank, ExpertBank):
+        bank = ExpertBank.load(bank)
+    held = {name.lower() for name in hold_out}
+    known = {name.lower() for name in bank.names}
+    for name in sorted(held - known):
+        raise ConfigError(f"hold_out: {unknown_name('expert', name, bank.names)}")
+    return {name: bank for name in bank.names if name.lower() not in held}
+
+
+def build_members(
+    target: Target, experts: dict[str, ExpertBank], config: FuseConfig
+) -> list[Member]:
+    """Embeddings of ``target`` by each expert at each depth, and by untrained operators.
+
+    Raises:
+        ConfigError: Nobody takes part.
+    """
+    chosen = config.members
+    kinds, features = {}, {}
+    for name, bank in experts.items():
+        manifest = bank.manifest(name)
+        same = manifest.graph.get("fingerprint") == target.fingerprint
+        kinds[name] = "target" if same else "other"
+        both = manifest.alignment.get("structural") == "always" and "both" in target.forms
+        features[name] = "both" if both else "features"
+    device = target.forms["features"].x.device
+    members = expert_members(
+        {name: bank[name].to(device) for name, bank in experts.items()},
+        target.forms,
+        kinds=kinds,
+        features=features,
+        depths=chosen.depths,
+        mean_depths=chosen.mean_depths,
+        recalibrate=chosen.recalibrate,
+    )
+    if chosen.operators:
+        members += operator_members(
+            target.forms,
+            lazy_steps=chosen.lazy_steps,
+            view_steps=chosen.view_steps,
+            restart=chosen.restart,
+        )
+    if not members:
+        raise ConfigError("nobody takes part: every expert is held out and operators are off")
+    return members
