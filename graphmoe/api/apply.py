@@ -141,7 +141,9 @@ def _trained_depth(
     found = {}
     for name, bank in experts.items():
         K = int(bank[name].K)
-        members = config.members.model_copy(update={"depths": (K,), "mean_depths": (K,)})
+        members = config.members.model_copy(
+            update={"depths": (K,), "mean_depths": (K,), "other_depths": (K,)}
+        )
         alone = config.model_copy(update={"members": members})
         found[name] = build_members(graph, {name: bank}, alone)[0].z
     return found

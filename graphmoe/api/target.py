@@ -125,6 +125,7 @@ def build_members(
         features=features,
         depths=chosen.depths,
         mean_depths=chosen.mean_depths,
+        other_depths=chosen.other_depths,
         recalibrate=chosen.recalibrate,
     )
     if chosen.operators:

@@ -15,6 +15,7 @@ class MembersSection(Section):
     Attributes:
         depths: Propagation steps each expert is used with; GPH² uses 5.
         mean_depths: The same for experts that walk over all views at once.
+        other_depths: The same for experts of other graphs; none: as above.
         recalibrate: Re-estimate BatchNorm statistics on the target.
         structural: Offer features from structure beside the target's own.
         operators: Let propagated features that nothing was trained on take part.
@@ -27,6 +28,7 @@ class MembersSection(Section):
     mean_depths: tuple[int, ...] = Field(
         default=(4, 10, 20, 40), min_length=1, description="steps K of mean-view experts"
     )
+    other_depths: tuple[int, ...] | None = Field(default=(2, 10), description="steps K of others")
     recalibrate: bool = Field(default=True, description="BatchNorm statistics of the target")
     structural: bool = Field(default=True, description="structure as features, too")
     operators: bool = Field(default=True, description="untrained propagation takes part")

@@ -44,6 +44,7 @@ def expert_members(
     features: Mapping[str, str] | None = None,
     depths: Sequence[int] = (2, 5, 10),
     mean_depths: Sequence[int] = (4, 10, 20, 40),
+    other_depths: Sequence[int] | None = None,
     recalibrate: bool = True,
 ) -> list[Member]:
     """Embeddings by frozen experts, each at several depths.
@@ -58,6 +59,8 @@ def expert_members(
         features: Feature source of each expert, a key of ``graphs``. (default: ``"features"``)
         depths: Propagation steps :math:`K` of each.
         mean_depths: The same for :class:`~graphmoe.nn.MeanViewEncoder`, whose steps are lazy.
+        other_depths: Of experts of other graphs, of whatever class: there may be many, and each
+            depth is one more member. (default: as those of the target)
         recalibrate: Re-estimate the BatchNorm statistics on the target, at each depth.
     """
     found = []
@@ -65,11 +68,15 @@ def expert_members(
         data = graphs[(features or {}).get(name, "features")]
         _check_width(name, expert, data)
         expert = copy.deepcopy(expert).eval()  # statistics change; the caller's stay
-        for K in mean_depths if isinstance(expert, MeanViewEncoder) else depths:
+        kind = (kinds or {}).get(name, "other")
+        steps = mean_depths if isinstance(expert, MeanViewEncoder) else depths
+        if kind == "other" and other_depths is not None:
+            steps = other_depths
+        for K in steps:
             if recalibrate:
                 expert.recalibrate(data.x, data.views, K)
             z = expert(data.x, data.views, K=K)
-            found.append(Member(f"{name}@K{K}", (kinds or {}).get(name, "other"), name, z))
+            found.append(Member(f"{name}@K{K}", kind, name, z))
     return found
 
 

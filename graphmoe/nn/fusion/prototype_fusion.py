@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from graphmoe.ops.seeded_mixture import SeededMixture, seeded_mixture, sphere
 from graphmoe.registry import fusions
 
-_FITTED = ("alpha", "score", "anchor_weight", "center", "prototypes", "log_prior", "widths")
+_FITTED = ("alpha", "held_out", "anchor_weight", "center", "prototypes", "log_prior", "widths")
 
 
 @fusions.add
@@ -79,8 +80,8 @@ class PrototypeFusion(nn.Module):
 
     #: Weights of the experts, class by class, shape (M, C); each column sums to one.
     alpha: Tensor
-    #: Held-out score of each expert, shape (M).
-    score: Tensor
+    #: Held-out score of each expert, anchor and class, shape (M, A, C); NaN where k is 1.
+    held_out: Tensor
     #: Weight of each anchor within its expert, shape (M, A).
     anchor_weight: Tensor
     #: Centres (M, D), prototypes (M, A, C, D) and class shares (M, A, C) of the mixtures; narrower
@@ -115,15 +116,41 @@ class PrototypeFusion(nn.Module):
         self.prototypes = torch.stack([_pad(m.prototypes, widest) for _, m, _ in fits])
         self.log_prior = torch.stack([m.log_prior for _, m, _ in fits])
         # M × A × L × C; no rows where nothing could be held out.
-        score, by_class = self._scores(torch.stack([log_p for _, _, log_p in fits]).exp(), y)
-        self.score = score.mean(dim=1)
-        self.anchor_weight = (self.sharpness * score).softmax(dim=1)
-        shared = (1 - self.class_share) * self.score[:, None]
-        logits = self.sharpness * (shared + self.class_share * by_class.mean(dim=1))
+        self.held_out = self._scores(torch.stack([log_p for _, _, log_p in fits]).exp(), y)
+        return self.weigh(prior)
+
+    def weigh(self, prior: Tensor | None = None, sharpness: float | None = None) -> PrototypeFusion:
+        r"""Weigh the experts anew by the scores that ``fit`` found; nothing is fitted again.
+
+        Args:
+            prior: :math:`\rho`, shape :math:`(M)`, not negative. (default: uniform)
+            sharpness: Another :math:`t`. (default: as built)
+        """
+        t = self.sharpness if sharpness is None else sharpness
+        scores = self.held_out.nan_to_num(0.0)
+        overall = scores.mean(dim=-1)
+        self.anchor_weight = (t * overall).softmax(dim=1)
+        shared = (1 - self.class_share) * overall.mean(dim=1, keepdim=True)
+        logits = t * (shared + self.class_share * scores.mean(dim=1))
         if prior is not None:
             logits = logits + prior.to(logits).log()[:, None]
         self.alpha = logits.softmax(dim=0)
         return self
+
+    def subset(self, keep: Sequence[int], prior: Tensor | None = None) -> PrototypeFusion:
+        """The fusion of some of the experts: others leave without anything being fitted again.
+
+        Args:
+            keep: Which experts stay, in their new order.
+            prior: Of those. (default: uniform)
+        """
+        rows = {name: getattr(self, name)[list(keep)] for name in _FITTED}
+        return copy.copy(self)._detached().restore(rows).weigh(prior)
+
+    @property
+    def score(self) -> Tensor:
+        """Held-out score of each expert, mean over anchors and classes, shape (M)."""
+        return self.held_out.mean(dim=(1, 2))
 
     @torch.no_grad()
     def forward(self, embeddings: Sequence[Tensor]) -> Tensor:
@@ -165,6 +192,11 @@ class PrototypeFusion(nn.Module):
             setattr(self, name, fitted[name])
         return self
 
+    def _detached(self) -> PrototypeFusion:
+        """This very module with a table of buffers of its own."""
+        self._buffers = dict(self._buffers)
+        return self
+
     def _fit_one(
         self, z: Tensor, index: Tensor, y: Tensor, folds: Tensor
     ) -> tuple[Tensor, SeededMixture, Tensor]:
@@ -192,15 +224,17 @@ class PrototypeFusion(nn.Module):
         log_p = mixture.log_prob(rows[index], self.temperature).unflatten(0, (a, len(held)))
         return center, final, log_p[:, folds, torch.arange(len(index), device=z.device)]
 
-    def _scores(self, p: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Score of each expert and anchor, (M, A), and class by class, (M, A, C)."""
+    def _scores(self, p: Tensor, y: Tensor) -> Tensor:
+        """Score of each expert, anchor and class from probabilities (M, A, L, C) of held-out rows.
+
+        Every class has as many rows or nearly so; the mean over classes is what is compared.
+        """
         if p.size(2) == 0:
-            return p.new_zeros(p.shape[:2]), p.new_zeros(*p.shape[:2], self.num_classes)
+            return p.new_full((*p.shape[:2], self.num_classes), torch.nan)
         truth = p.gather(-1, y.expand(*p.shape[:2], -1)[..., None]).squeeze(-1)
         each = 0.5 * (truth + (p.argmax(dim=-1) == y).to(p))
         one_hot = F.one_hot(y, self.num_classes).to(p)
-        by_class = each @ one_hot / one_hot.sum(dim=0)
-        return each.mean(dim=-1), by_class
+        return each @ one_hot / one_hot.sum(dim=0)
 
     def _check(
         self, embeddings: Sequence[Tensor], index: Tensor, y: Tensor, prior: Tensor | None
