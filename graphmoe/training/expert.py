@@ -19,6 +19,7 @@ from graphmoe.errors import ConfigError
 from graphmoe.training.device import limited_threads, resolve_device
 from graphmoe.training.interrupts import StopRequest, stop_on_signal
 from graphmoe.training.loop import Loop, OnEpoch
+from graphmoe.training.memory import reused_memory
 from graphmoe.training.objective import build_objective, build_optimizer
 from graphmoe.training.settings import PretrainSettings, SaveSettings
 from graphmoe.training.state import RESUME, Checkpointer, TrainingState, differences
@@ -115,6 +116,7 @@ def pretrain_expert(
         if stop is None:
             stop = stack.enter_context(stop_on_signal())
         stack.enter_context(limited_threads(settings.threads))
+        stack.enter_context(reused_memory())
         stack.enter_context(torch.random.fork_rng(_cuda_indices(place)))
         objective, state = _train(
             graph, settings, seed, place, checkpointer, save, views_of, on_epoch, stop
