@@ -70,10 +70,10 @@ class MeanOperator(LinearOperator):
     def to_sparse(self) -> Tensor:
         """The entries in one matrix; as many as all views have together."""
         n = self.shape[0]
-        place = torch.arange(n, device=self.device)
-        total = torch.sparse_coo_tensor(
-            torch.stack([place, place]), torch.full((n,), 1 - self.move, dtype=self.dtype), (n, n)
-        )
+        # No entry where nothing stays: a stored zero would pass for a self-loop.
+        place = torch.arange(n if self.move < 1 else 0, device=self.device)
+        stay = torch.full((place.numel(),), 1 - self.move, dtype=self.dtype, device=self.device)
+        total = torch.sparse_coo_tensor(torch.stack([place, place]), stay, (n, n))
         for view in self.views:
             total = total + view.to_sparse().to_sparse_coo() * (self.move / len(self.views))
         return total.coalesce().to_sparse_csr()

@@ -91,6 +91,8 @@ def seeded_mixture(
     one_hot = F.one_hot(y, num_classes).to(z)
     seen = one_hot.expand(b, -1, -1) if keep is None else one_hot * keep.to(z)[..., None]
     counts = seen.sum(dim=1)
+    if not bool((counts.sum(dim=1) > 0).all()):
+        raise ValueError(f"expected at least one labelled row for each of {b} mixtures")
     seeds = torch.einsum("blc,ld->bcd", seen, z[index]) / counts.clamp(min=1)[..., None]
     absent = torch.zeros_like(counts).masked_fill_(counts == 0, -torch.inf)
     mixture = SeededMixture(F.normalize(seeds, dim=-1), absent)

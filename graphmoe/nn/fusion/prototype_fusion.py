@@ -105,9 +105,9 @@ class PrototypeFusion(nn.Module):
             embeddings: One :math:`(N, D_m)` tensor an expert, over all nodes.
             index: Labelled nodes, shape :math:`(L)`.
             y: Their classes, shape :math:`(L)`, each class at least once.
-            prior: :math:`\rho`, shape :math:`(M)`, positive. (default: uniform)
+            prior: :math:`\rho`, shape :math:`(M)`, not negative. (default: uniform)
         """
-        self._check(embeddings, index, y, prior)
+        self._check(embeddings, index, y)
         folds = _folds(y, self.num_classes)
         fits = [self._fit_one(z, index, y, folds) for z in embeddings]
         widest = max(z.size(1) for z in embeddings)
@@ -133,6 +133,11 @@ class PrototypeFusion(nn.Module):
         shared = (1 - self.class_share) * overall.mean(dim=1, keepdim=True)
         logits = t * (shared + self.class_share * scores.mean(dim=1))
         if prior is not None:
+            if prior.shape != (len(scores),) or prior.min() < 0 or prior.max() == 0:
+                raise ValueError(
+                    f"expected a prior for each of {len(scores)} experts, none negative and not "
+                    f"all zero, got {prior.tolist()}"
+                )
             logits = logits + prior.to(logits).log()[:, None]
         self.alpha = logits.softmax(dim=0)
         return self
@@ -236,9 +241,7 @@ class PrototypeFusion(nn.Module):
         one_hot = F.one_hot(y, self.num_classes).to(p)
         return each @ one_hot / one_hot.sum(dim=0)
 
-    def _check(
-        self, embeddings: Sequence[Tensor], index: Tensor, y: Tensor, prior: Tensor | None
-    ) -> None:
+    def _check(self, embeddings: Sequence[Tensor], index: Tensor, y: Tensor) -> None:
         if not embeddings:
             raise ValueError("expected at least one embedding, got none")
         sizes = sorted({z.size(0) for z in embeddings})
@@ -255,11 +258,6 @@ class PrototypeFusion(nn.Module):
             raise ValueError(
                 f"expected a labelled node of each of {self.num_classes} classes and no other, "
                 f"got none of {sorted(wanted - found)} and also {sorted(found - wanted)}"
-            )
-        if prior is not None and (prior.shape != (len(embeddings),) or not bool((prior > 0).all())):
-            raise ValueError(
-                f"expected a positive prior for each of {len(embeddings)} experts, "
-                f"got {prior.tolist()}"
             )
         self.reset_parameters()
 

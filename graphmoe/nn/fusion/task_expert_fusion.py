@@ -135,6 +135,12 @@ class TaskExpertFusion(nn.Module):
             max_epochs: The most steps.
             patience: Steps without a lower loss before it stops.
         """
+        found, wanted = set(y.tolist()), set(range(self.num_classes))
+        if y.shape != index.shape or found != wanted:
+            raise ValueError(
+                f"expected {index.numel()} labels with each of {self.num_classes} classes and no "
+                f"other, got {y.numel()} with {sorted(found)}"
+            )
         rows = [z[index] for z in embeddings]
         optimizer = torch.optim.Adam(self.parameters(), lr=lr, weight_decay=weight_decay)
         best, waited, kept = float("inf"), 0, self.state_dict()
