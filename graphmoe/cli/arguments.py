@@ -14,7 +14,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from graphmoe import __version__
 from graphmoe.config import FuseConfig, PretrainConfig, load_config
-from graphmoe.config.base import RunConfig
+from graphmoe.config.base import RunConfig, Section
 from graphmoe.errors import nearest
 
 
@@ -81,13 +81,15 @@ def chosen(parsed: Namespace) -> tuple[str, Namespace]:
 
 def config_of(options: Namespace, model: type[RunConfig]) -> Any:
     """The checked configuration: defaults, then ``--config``, then ``--section.key``."""
-    overrides = {
-        f"{section}.{key}": yaml.safe_load(value)  # as in a file; the model checks it
-        for section in model.model_fields
-        if section in options
-        for key, value in options[section].as_dict().items()
-        if value is not None
-    }
+    given = {}
+    for name in model.model_fields:
+        part = options.get(name)
+        if isinstance(part, Namespace):
+            given.update({f"{name}.{key}": value for key, value in part.as_dict().items()})
+        else:
+            given[name] = part
+    # Values are read as in a file; the model checks them.
+    overrides = {key: yaml.safe_load(value) for key, value in given.items() if value is not None}
     return load_config(model, options.config, overrides)
 
 
@@ -219,9 +221,13 @@ def _settings(command: Parser, model: type[RunConfig]) -> None:
     for section, part in model.model_fields.items():
         if section == "reference":
             continue
-        for key, field in part.annotation.model_fields.items():  # type: ignore[union-attr]
+        fields = {section: part}
+        if isinstance(part.annotation, type) and issubclass(part.annotation, Section):
+            inner = part.annotation.model_fields
+            fields = {f"{section}.{key}": field for key, field in inner.items()}
+        for name, field in fields.items():
             about = f"{field.description} (default: {field.default})"
-            settings.add_argument(f"--{section}.{key}", type=str, metavar="VALUE", help=about)
+            settings.add_argument(f"--{name}", type=str, metavar="VALUE", help=about)
 
 
 def _integers(text: Any) -> tuple[int, ...]:
