@@ -81,26 +81,26 @@ def test_the_callers_experts_are_not_changed(graph: Data) -> None:
 def test_each_expert_has_its_kind_and_its_features(graph: Data) -> None:
     structural = copy.copy(graph)
     structural.x = torch.randn(graph.num_nodes, 8)
-    members = expert_members(
-        experts(),
-        {"features": graph, "structure": structural},
-        kinds={"ours": "target"},
-        features={"ours": "structure"},
-        depths=(2,),
-        mean_depths=(2,),
-    )
-    plain = expert_members(experts(), {"features": structural}, depths=(2,), mean_depths=(2,))
-    assert [m.kind for m in members] == ["other", "target"]
-    assert [m.z.shape for m in members] == [p.z.shape for p in plain]
     bank = experts()
     both = {"features": graph, "structure": structural}
     args = {"depths": (2,), "mean_depths": (2,)}
-    mixed = expert_members(bank, both, features={"ours": "structure"}, **args)
+    mixed = expert_members(
+        bank, both, features={"ours": "structure"}, kinds={"ours": "target"}, **args
+    )
     on_x = expert_members(bank, {"features": graph}, **args)
     on_s = expert_members(bank, {"features": structural}, **args)
+    assert [m.kind for m in mixed] == ["other", "target"]
     assert torch.equal(mixed[0].z, on_x[0].z)
     assert torch.equal(mixed[1].z, on_s[1].z)
     assert not torch.allclose(on_x[1].z, on_s[1].z)
+
+
+def test_experts_of_other_graphs_can_have_depths_of_their_own(graph: Data) -> None:
+    args = {"depths": (1, 3), "mean_depths": (2, 5), "other_depths": (4,)}
+    members = expert_members(experts(), {"features": graph}, kinds={"paper": "target"}, **args)
+    assert [m.name for m in members] == ["paper@K1", "paper@K3", "ours@K4"]
+    members = expert_members(experts(), {"features": graph}, kinds={"ours": "target"}, **args)
+    assert [m.name for m in members] == ["paper@K4", "ours@K2", "ours@K5"]
 
 
 def test_a_width_that_does_not_fit_is_told(graph: Data) -> None:

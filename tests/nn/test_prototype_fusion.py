@@ -143,6 +143,13 @@ def test_probabilities_are_the_weighted_sum_of_what_the_experts_say() -> None:
     torch.testing.assert_close(fusion(experts), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_a_node_gets_the_same_whoever_is_asked_with_it() -> None:
+    experts = [informative(0, 0.8), noise(1)]
+    fusion = PrototypeFusion(C).fit(experts, *labelled(3))
+    some = torch.tensor([70, 3, 41])
+    torch.testing.assert_close(fusion([z[some] for z in experts]), fusion(experts)[some])
+
+
 def test_two_fits_are_equal_to_the_bit_and_a_refit_forgets() -> None:
     experts = [informative(0, 0.8), noise(1)]
     first = PrototypeFusion(C).fit(experts, *labelled(3))
