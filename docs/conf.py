@@ -30,6 +30,8 @@ autodoc_typehints_description_target = "documented"
 autodoc_default_options = {"members": True, "show-inheritance": True}
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+# Fields stand in the text of their class, once.
+napoleon_use_ivar = True
 # "Shapes:" is PyG's section for tensor shapes.
 napoleon_custom_sections = [("Shapes", "params_style")]
 

@@ -71,14 +71,15 @@ def test_pretrain_hands_over_every_option(calls: Calls, tmp_path: Path) -> None:
 
 def test_fuse_hands_over_every_option(calls: Calls) -> None:
     line = "fuse cora --bank B --shots 3,5 --tasks 2 --splits s.npz --hold-out cora,acm"
-    line += " --protocol legacy --out R --seed 7 --optim.max_epochs 9"
+    line += " --protocol legacy --out R --seed 7 --task_expert.max_epochs 9 --method task_expert"
     assert main(line.split()) == 0
     [(_, (target,), given)] = calls
     assert (target, given["bank"], given["out"], given["splits"]) == ("cora", "B", "R", "s.npz")
     assert tuple(given["shots"]) == (3, 5)
     assert tuple(given["hold_out"]) == ("cora", "acm")
     assert (given["tasks"], given["protocol"], given["seed"]) == (2, "legacy", 7)
-    assert given["config"].optim.max_epochs == 9
+    assert given["config"].task_expert.max_epochs == 9
+    assert given["config"].method == "task_expert"
 
 
 def test_fuse_defaults_are_the_tables_protocol(calls: Calls) -> None:
