@@ -53,7 +53,9 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from graphmoe.api import embed, fuse, predict, pretrain
+    from graphmoe.api.apply import embed, predict
+    from graphmoe.api.fuse import fuse
+    from graphmoe.api.pretrain import pretrain
     from graphmoe.checkpoint import ExpertBank
     from graphmoe.data import available_graphs, load_graph
     from graphmoe.nn import MultiViewEncoder, TaskExpertFusion
