@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from graphmoe.api.fuse import fused_probs
 from graphmoe.api.run_folder import SavedFusion, read_run
-from graphmoe.api.target import build_members, open_bank, prepare_target
+from graphmoe.api.target import Target, build_members, open_bank, prepare_target
 from graphmoe.checkpoint import ExpertBank
 from graphmoe.checkpoint.files import make_folder, write_bytes
 from graphmoe.config import FuseConfig
@@ -55,11 +54,7 @@ def embed(
     path = _checked(out)
     place = resolve_device(device)
     if run is None:
-        config = FuseConfig.model_validate(
-            {"members": {"structural": True, "operators": False}, "floors": False}
-        )
-        graph = prepare_target(target, config, data_root=data_root, device=place)
-        found = _trained_depth(open_bank(bank), graph, config)
+        found = _trained_depth(open_bank(bank), target, data_root, place)
     else:
         saved = read_run(run)
         members = _members(saved, target, bank, data_root, place)
@@ -123,7 +118,7 @@ def _members(
             f"the fusion needs the experts {', '.join(absent)}, the bank has "
             f"{', '.join(experts) or 'none'}"
         )
-    graph = prepare_target(target, saved.config, data_root=data_root, device=place)
+    graph = prepare_target(target, saved.config, saved.seed, data_root, place)
     chosen = {name: experts[name] for name in saved.experts}
     by_name = {m.name: m for m in build_members(graph, chosen, saved.config)}
     lacking = [name for name in saved.members if name not in by_name]
@@ -136,16 +131,23 @@ def _members(
 
 
 def _trained_depth(
-    experts: dict[str, ExpertBank], graph: Any, config: FuseConfig
+    experts: dict[str, ExpertBank],
+    target: str | Graph,
+    data_root: PathLike | None,
+    place: torch.device,
 ) -> dict[str, Tensor]:
-    found = {}
+    """What each expert gives at the depth it was trained with; each has the width it wants."""
+    found: dict[str, Tensor] = {}
+    graphs: dict[int, Target] = {}
     for name, bank in experts.items():
-        K = int(bank[name].K)
-        members = config.members.model_copy(
-            update={"depths": (K,), "mean_depths": (K,), "other_depths": (K,)}
+        K, channels = int(bank[name].K), int(bank[name].in_channels)
+        depths = dict.fromkeys(("depths", "mean_depths", "other_depths"), (K,))
+        config = FuseConfig.model_validate(
+            {"channels": channels, "members": {"operators": False, **depths}}
         )
-        alone = config.model_copy(update={"members": members})
-        found[name] = build_members(graph, {name: bank}, alone)[0].z
+        if channels not in graphs:
+            graphs[channels] = prepare_target(target, config, 0, data_root, place)
+        found[name] = build_members(graphs[channels], {name: bank}, config)[0].z
     return found
 
 

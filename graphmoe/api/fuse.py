@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from graphmoe.api.target import Target, build_members, open_bank, prepare_target
 from graphmoe.checkpoint import ExpertBank
 from graphmoe.config import FuseConfig, load_config
 from graphmoe.data.fewshot import FewShotSplit, few_shot_splits, load_splits, splits_fingerprint
-from graphmoe.errors import ConfigError
+from graphmoe.errors import ConfigError, DataError
 from graphmoe.evaluation import (
     FewShotResult,
     Member,
@@ -37,14 +37,15 @@ from graphmoe.typing import Graph, PathLike
 FLOOR_STEPS = (0, 2, 3, 5)
 
 
-@dataclass
+@dataclass(repr=False)
 class FuseResult:
     """What fusing gave.
 
     Attributes:
         target: The graph.
         members: Name and kind of everyone who took part, in the order of the weights.
-        results: Scores by method; ``"fusion"`` is the asked one, the others are its floors.
+        results: Scores by method; ``"fusion"`` is the asked one, the others are its floors. Empty
+            where every label was trained on: then nothing is scored.
         alpha: Mean weights over tasks by shots, ``[M, C]``.
         alpha_entropy: Their mean entropy by shots, as a share of the maximum: 1 chooses nothing.
         member_scores: Micro F1 of each member alone by shots, in percent, mean over tasks.
@@ -75,6 +76,7 @@ class FuseResult:
             "fingerprint": self.target.fingerprint,
             "num_classes": self.target.num_classes,
             "splits": self.splits,
+            "scored": bool(self.results),
             "members": [{"name": m.name, "kind": m.kind, "source": m.source} for m in self.members],
             "results": {name: result.to_dict() for name, result in self.results.items()},
             "alpha": {str(k): alpha.tolist() for k, alpha in self.alpha.items()},
@@ -82,13 +84,19 @@ class FuseResult:
             "member_scores": {str(k): scores for k, scores in self.member_scores.items()},
         }
 
+    def __repr__(self) -> str:
+        found = self.results.get("fusion", FewShotResult()).scores
+        scores = [f"{k} shots {mean_std([s.micro for s in found[k]])[0]:.1f}" for k in found]
+        said = ", ".join(scores) or "trained on every label, nothing scored"
+        return f"{type(self).__name__}({self.target.name}, {len(self.members)} members: {said})"
+
 
 def fuse(
     target: str | Graph,
     *,
     bank: ExpertBank | PathLike,
     config: PathLike | Mapping[str, Any] | FuseConfig | None = None,
-    shots: Sequence[int] = (1, 3, 5),
+    shots: Sequence[int] | Literal["all"] = (1, 3, 5),
     tasks: int = 10,
     splits: PathLike | Sequence[FewShotSplit] | None = None,
     hold_out: Sequence[str] = (),
@@ -105,7 +113,8 @@ def fuse(
         target: A built-in name, a YAML file, or a graph with labels ``y`` (-1 where unknown).
         bank: A bank, or its folder.
         config: A YAML file, a mapping of the same shape, or a ready configuration.
-        shots: Labels a class, k; one table row each.
+        shots: Labels a class, k; one table column each. ``"all"``: train on every label there is
+            and score nothing, for a graph with only a few labels; :func:`predict` gives the rest.
         tasks: Draws of labelled nodes for each k.
         splits: ``.npz`` with published splits, or ready ones; ``None``: drawn by ``protocol``.
         hold_out: Experts that do not take part.
@@ -124,16 +133,24 @@ def fuse(
     settings = load_config(FuseConfig, config)  # type: ignore[arg-type]
     place = resolve_device(device)
     graph = prepare_target(target, settings, seed, data_root, place)
+    if graph.num_classes < 2:
+        raise DataError(f"graph {graph.name!r} has one class: there is nothing to tell apart")
     drawn = _splits(graph, shots, tasks, splits, protocol, seed)
     experts = open_bank(bank, hold_out)
     members = build_members(graph, experts, settings)
     head = Head(settings, graph.num_classes, seed)
-    keeper = _Keeper(head, members, graph.labels)
+    keeper = _Keeper(head, members, graph.labels, drawn)
     methods: dict[str, Method] = {"fusion": keeper}
-    if settings.floors:
-        methods |= floor_methods(graph, members, head, experts, settings, seed)
-    with task_progress(progress, len(drawn) * len(methods)) as report:
-        results = evaluate_methods(methods, graph.labels, drawn, graph.num_classes, on_task=report)
+    results: dict[str, FewShotResult] = {}
+    if shots == "all":
+        keeper(drawn[0].train, graph.labels[drawn[0].train])
+    else:
+        if settings.floors:
+            methods |= floor_methods(graph, members, head, experts, settings, seed)
+        with task_progress(progress, len(drawn) * len(methods)) as report:
+            results = evaluate_methods(
+                methods, graph.labels, drawn, graph.num_classes, on_task=report
+            )
     result = keeper.result(graph, results, splits_fingerprint(drawn))
     if out is not None:
         write_run(out, result, settings, {"seed": seed, "hold_out": sorted(hold_out)})
@@ -239,21 +256,23 @@ class _Fresh:
 class _Keeper:
     """The fusion as a method that remembers its weights, and the fit that is worth keeping."""
 
-    def __init__(self, head: Head, members: list[Member], y: Tensor) -> None:
+    def __init__(
+        self, head: Head, members: list[Member], y: Tensor, splits: Sequence[FewShotSplit]
+    ) -> None:
         self.head, self.members, self.y = head, members, y
+        self.splits = iter(splits)  # it is called once for each, in their order
         self.fits: list[tuple[int, PrototypeFusion | TaskExpertFusion, list[float]]] = []
 
     def __call__(self, index: Tensor, y: Tensor) -> Tensor:
+        split = next(self.splits)
         fusion = self.head.fit(self.members, index, y)
         z = [m.z for m in self.members]
         alone: list[float] = []
-        if isinstance(fusion, PrototypeFusion):
-            test = self.y >= 0
-            test[index] = False
+        test = split.test
+        if isinstance(fusion, PrototypeFusion) and test.numel():
             for p in fusion.expert_probs(z):
                 alone.append(f1(p.argmax(dim=1)[test], self.y[test], self.head.num_classes).micro)
-        shots = int(torch.bincount(y).min())
-        self.fits.append((shots, fusion, alone))
+        self.fits.append((split.shots, fusion, alone))
         return fused_probs(fusion, z)
 
     def result(self, target: Target, results: dict[str, FewShotResult], splits: str) -> FuseResult:
@@ -273,20 +292,30 @@ class _Keeper:
 
 def _splits(
     target: Target,
-    shots: Sequence[int],
+    shots: Sequence[int] | str,
     tasks: int,
     splits: PathLike | Sequence[FewShotSplit] | None,
     protocol: str,
     seed: int,
 ) -> list[FewShotSplit]:
+    if shots == "all":
+        if splits is not None:
+            raise ConfigError("shots 'all' trains on every label: it takes no splits")
+        return [_every_label(target.labels)]
+    if isinstance(shots, str):
+        raise ConfigError(f"expected numbers of shots or 'all', got {shots!r}")
     if not shots or min(shots) < 1:
         raise ConfigError(f"expected shots of at least 1, got {list(shots)}")
     if splits is None:
-        return [
-            split
-            for k in shots
-            for split in few_shot_splits(target.labels, k, tasks, seed=seed, protocol=protocol)
-        ]
+        try:
+            return [
+                split
+                for k in shots
+                for split in few_shot_splits(target.labels, k, tasks, seed=seed, protocol=protocol)
+            ]
+        except DataError as error:
+            hint = "shots 'all' trains on every label and scores nothing"
+            raise DataError(f"{error}; {hint}") from None
     if isinstance(splits, (list, tuple)):
         return list(splits)
     return [
@@ -294,3 +323,10 @@ def _splits(
         for k in shots
         for split in load_splits(splits, k, y=target.labels)[:tasks]  # type: ignore[arg-type]
     ]
+
+
+def _every_label(y: Tensor) -> FewShotSplit:
+    """All labelled nodes train; k is the number of labels of the rarest class."""
+    train = (y >= 0).nonzero().view(-1).cpu()
+    nobody = train[:0]
+    return FewShotSplit(train, nobody, nobody, int(torch.bincount(y[y >= 0]).min()), 1)

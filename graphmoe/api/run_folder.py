@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
-from graphmoe.checkpoint.files import make_folder, sha256, write_bytes
+from graphmoe.checkpoint.files import make_folder, read_bytes, sha256, write_bytes
 from graphmoe.checkpoint.manifest import library_versions
 from graphmoe.checkpoint.sealed import dump_sealed, load_sealed
-from graphmoe.checkpoint.tensors import dump_tensors, read_tensors
+from graphmoe.checkpoint.tensors import MAX_TENSOR_BYTES, dump_tensors, load_tensors
 from graphmoe.config import FuseConfig, load_config
 from graphmoe.errors import MissingDataError, VerificationError
 from graphmoe.nn import PrototypeFusion, TaskExpertFusion
@@ -35,12 +36,14 @@ class SavedFusion:
         config: How its members are made.
         members: Their names, in order.
         experts: Names of the experts it needs.
+        seed: Features were aligned with.
     """
 
     fusion: nn.Module
     config: FuseConfig
     members: list[str]
     experts: list[str]
+    seed: int
 
 
 def write_run(
@@ -76,6 +79,7 @@ def write_run(
         "widths": [m.z.size(1) for m in result.members],
         "experts": sorted({m.source for m in result.members if m.kind != "operator"}),
         "config": settings,
+        "seed": about["seed"],
         "sha256": sha256(weights),
         "size": len(weights),
     }
@@ -100,13 +104,18 @@ def read_run(folder: PathLike) -> SavedFusion:
         )
     weights = path.with_name(WEIGHTS)
     try:
-        config = load_config(FuseConfig, content["config"])
-        size = int(content["size"])
-        tensors = read_tensors(weights, size)
-        if sha256(weights.read_bytes()) != content["sha256"]:
+        config = load_config(FuseConfig, dict(content["config"]))
+        data = read_bytes(weights, MAX_TENSOR_BYTES, int(content["size"]))
+        if sha256(data) != content["sha256"]:
             raise VerificationError(f"{weights}: its hash is not the recorded one")
-        fusion = _restore(content, config, tensors)
-        return SavedFusion(fusion, config, list(content["members"]), list(content["experts"]))
+        fusion = _restore(content, config, load_tensors(data, weights))
+        return SavedFusion(
+            fusion,
+            config,
+            list(content["members"]),
+            list(content["experts"]),
+            int(content["seed"]),
+        )
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, VerificationError):
             raise
@@ -120,14 +129,35 @@ def _tensors(fusion: nn.Module) -> dict[str, Tensor]:
 
 
 def _restore(content: dict[str, Any], config: FuseConfig, tensors: dict[str, Tensor]) -> nn.Module:
+    classes, widths = int(content["num_classes"]), [int(d) for d in content["widths"]]
+    if len(widths) != len(content["members"]):
+        raise ValueError(f"{len(content['members'])} members, but {len(widths)} widths")
     if content["class"] == "PrototypeFusion":
-        fusion = PrototypeFusion(content["num_classes"], **config.prototype.model_dump())
+        fusion = PrototypeFusion(classes, **config.prototype.model_dump())
+        _check_shapes(tensors, widths, classes, len(fusion.anchors))
         return fusion.restore(tensors)
     if content["class"] != "TaskExpertFusion":
-        raise VerificationError(f"unknown fusion {content['class']!r}")
+        raise ValueError(f"unknown class {content['class']!r}")
     chosen = config.task_expert
-    trained = TaskExpertFusion(
-        content["widths"], content["num_classes"], chosen.hidden_channels, chosen.dropout
-    )
-    trained.load_state_dict(tensors)
+    with torch.device("meta"):  # no file can ask for more memory than its tensors take
+        trained = TaskExpertFusion(widths, classes, chosen.hidden_channels, chosen.dropout)
+    trained.load_state_dict(tensors, assign=True)
     return trained.eval()
+
+
+def _check_shapes(tensors: dict[str, Tensor], widths: list[int], C: int, A: int) -> None:
+    M, D = len(widths), max(widths)
+    wanted = {
+        "alpha": (M, C),
+        "anchor_weight": (M, A),
+        "center": (M, D),
+        "prototypes": (M, A, C, D),
+        "log_prior": (M, A, C),
+        "held_out": (M, A, C),
+        "widths": (M,),
+    }
+    for name, shape in wanted.items():
+        if tuple(tensors[name].shape) != shape:
+            raise ValueError(f"{name} is {tuple(tensors[name].shape)}, expected {shape}")
+    if tensors["widths"].tolist() != widths:
+        raise ValueError("its widths are not those of the members")

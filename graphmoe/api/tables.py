@@ -45,13 +45,17 @@ def print_result(result: FuseResult) -> None:
     from rich.text import Text
 
     console = Console()
-    console.print(_score_table(result))
+    if result.results:
+        console.print(_score_table(result))
+    else:
+        told = f"{result.target.name}: trained on every label; nothing was left to score"
+        console.print(Text(told))
     for k, alpha in result.alpha.items():
         weight = alpha.mean(dim=1)
         top = weight.argsort(descending=True)[:5].tolist()
         listed = ", ".join(f"{result.members[m].name} {weight[m]:.2f}" for m in top)
         entropy = result.alpha_entropy[k]
-        console.print(Text(f"{k} shots: weights {listed}; entropy {entropy:.2f} of the maximum"))
+        console.print(Text(f"{_shots(k)}: weights {listed}; entropy {entropy:.2f} of the maximum"))
 
 
 def _score_table(result: FuseResult) -> Any:
@@ -63,7 +67,7 @@ def _score_table(result: FuseResult) -> Any:
     table = Table(box=box.SIMPLE, title=Text(f"{result.target.name}: F1 in percent"))
     table.add_column("method")
     for k in shots:
-        table.add_column(f"{k} shots, micro", justify="right")
+        table.add_column(f"{_shots(k)}, micro", justify="right")
         table.add_column("macro", justify="right")
     for name, scored in result.results.items():
         cells = []
@@ -73,3 +77,7 @@ def _score_table(result: FuseResult) -> Any:
             cells += [f"{micro[0]:.1f} ± {micro[1]:.1f}", f"{macro:.1f}"]
         table.add_row(Text(name, style="bold" if name == "fusion" else ""), *cells)
     return table
+
+
+def _shots(k: int) -> str:
+    return f"{k} shot" if k == 1 else f"{k} shots"

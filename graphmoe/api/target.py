@@ -107,7 +107,8 @@ def build_members(
     """Embeddings of ``target`` by each expert at each depth, and by untrained operators.
 
     Raises:
-        ConfigError: Nobody takes part.
+        ConfigError: Nobody takes part, or an expert has another width.
+        DataError: An embedding is not finite.
     """
     chosen = config.members
     kinds, features = {}, {}
@@ -117,9 +118,16 @@ def build_members(
         kinds[name] = "target" if same else "other"
         both = manifest.alignment.get("structural") == "always" and "both" in target.forms
         features[name] = "both" if both else "features"
-    device = target.forms["features"].x.device
+    form = target.forms["features"]
+    for name, bank in experts.items():
+        width = bank[name].in_channels
+        if width != form.x.size(1):
+            raise ConfigError(
+                f"expert {name!r} takes {width} features and the graph was aligned to "
+                f"{form.x.size(1)}: set channels to {width}, or hold it out"
+            )
     members = expert_members(
-        {name: bank[name].to(device) for name, bank in experts.items()},
+        {name: bank[name].to(form.x.device) for name, bank in experts.items()},
         target.forms,
         kinds=kinds,
         features=features,
@@ -137,4 +145,7 @@ def build_members(
         )
     if not members:
         raise ConfigError("nobody takes part: every expert is held out and operators are off")
+    for m in members:
+        if not bool(torch.isfinite(m.z).all()):
+            raise DataError(f"{m.name} gives embeddings that are not finite: hold {m.source} out")
     return members

@@ -121,7 +121,10 @@ def _pretrain(command: Parser) -> None:
 def _fuse(command: Parser) -> None:
     _target(command)
     command.add_argument(
-        "--shots", type=_integers, default=(1, 3, 5), help="labels a class (default: 1,3,5)"
+        "--shots",
+        type=_shots,
+        default=(1, 3, 5),
+        help="labels a class (default: 1,3,5); all: train on every label, score nothing",
     )
     command.add_argument(
         "--tasks", type=PositiveInt, default=10, help="draws of labelled nodes (default: 10)"
@@ -230,8 +233,8 @@ def _settings(command: Parser, model: type[RunConfig]) -> None:
             settings.add_argument(f"--{name}", type=str, metavar="VALUE", help=about)
 
 
-def _integers(text: Any) -> tuple[int, ...]:
-    return tuple(int(part) for part in _words(text))
+def _shots(text: Any) -> tuple[int, ...] | str:
+    return "all" if text == "all" else tuple(int(part) for part in _words(text))
 
 
 def _words(text: Any) -> tuple[str, ...]:
