@@ -47,7 +47,7 @@ class PriorSection(Section):
     """
 
     target: float = Field(default=1.0, gt=0, description="experts of the target graph")
-    other: float = Field(default=0.1, gt=0, description="experts of other graphs")
+    other: float = Field(default=0.2, gt=0, description="experts of other graphs")
     operator: float = Field(default=1.0, gt=0, description="untrained operators")
 
 

@@ -173,14 +173,17 @@ class PrototypeFusion(nn.Module):
             raise ValueError(
                 f"expected embeddings of widths {self.widths.tolist()}, as fitted, got {widths}"
             )
-        probs = []
-        for m, z in enumerate(embeddings):
-            d = z.size(1)
-            rows, _ = sphere(z, self.center[m, :d])
-            mixture = SeededMixture(self.prototypes[m, ..., :d], self.log_prior[m])
-            log_p = mixture.log_prob(rows, self.temperature)
-            probs.append(torch.einsum("anc,a->nc", log_p.exp(), self.anchor_weight[m]))
-        return probs
+        return [
+            torch.einsum("anc,a->nc", self.anchor_probs(m, z), self.anchor_weight[m])
+            for m, z in enumerate(embeddings)
+        ]
+
+    @torch.no_grad()
+    def anchor_probs(self, m: int, z: Tensor) -> Tensor:
+        """What expert ``m`` says with each anchor weight about rows ``z``, shape (A, N, C)."""
+        rows, _ = sphere(z, self.center[m, : z.size(1)])
+        mixture = SeededMixture(self.prototypes[m, ..., : z.size(1)], self.log_prior[m])
+        return mixture.log_prob(rows, self.temperature).exp()
 
     def reset_parameters(self) -> None:
         """Forget what was fitted."""
