@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from graphmoe.api.pictures import shots_text
 from graphmoe.api.run_folder import write_run
 from graphmoe.api.tables import print_result, task_progress
 from graphmoe.api.target import Target, build_members, open_bank, prepare_target
@@ -86,7 +87,7 @@ class FuseResult:
 
     def __repr__(self) -> str:
         found = self.results.get("fusion", FewShotResult()).scores
-        scores = [f"{k} shots {mean_std([s.micro for s in found[k]])[0]:.1f}" for k in found]
+        scores = [f"{shots_text(k)} {mean_std([s.micro for s in found[k]])[0]:.1f}" for k in found]
         said = ", ".join(scores) or "trained on every label, nothing scored"
         return f"{type(self).__name__}({self.target.name}, {len(self.members)} members: {said})"
 

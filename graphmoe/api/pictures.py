@@ -7,9 +7,18 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from graphmoe.checkpoint.files import write_bytes
+
+#: With more classes than this the colours stand alone.
+_MOST_NUMBERS = 12
+
+
+def shots_text(k: int) -> str:
+    """The number of shots, in words."""
+    return "1 shot" if k == 1 else f"{k} shots"
 
 
 def draw_alpha(alpha: Tensor, names: Sequence[str], path: Path, title: str) -> None:
@@ -26,6 +35,12 @@ def draw_alpha(alpha: Tensor, names: Sequence[str], path: Path, title: str) -> N
     axes.set_yticks(range(len(names)), [_plain(name) for name in names], fontsize=7)
     axes.set_xticks(range(alpha.size(1)))
     axes.set(xlabel="class", title=_plain(title))
+    if alpha.size(1) <= _MOST_NUMBERS:
+        bright = 0.6 * float(alpha.max())
+        for m, c in np.ndindex(*alpha.shape):
+            value = float(alpha[m, c])
+            color = "black" if value > bright else "white"
+            axes.text(c, m, f"{value:.2f}", ha="center", va="center", fontsize=6, color=color)
     figure.colorbar(image, ax=axes, label="fusion weight")
     _save(figure, path)
 
@@ -42,15 +57,15 @@ def draw_member_scores(
         title: Over the picture.
     """
     shots = [k for k in sorted(scores) if scores[k]]
-    figure, axes = _figure(6, 1.2 + 0.26 * len(names))
+    figure, axes = _figure(6, 1.5 + 0.26 * len(names))
     height = 0.8 / max(len(shots), 1)
     for j, k in enumerate(shots):
         places = [i + (j - (len(shots) - 1) / 2) * height for i in range(len(names))]
-        axes.barh(places, scores[k], height=height, label=f"{k} shots")
+        axes.barh(places, scores[k], height=height, label=shots_text(k))
     axes.set_yticks(range(len(names)), [_plain(name) for name in names], fontsize=7)
-    axes.invert_yaxis()
+    axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set(xlabel="micro F1 alone, percent", xlim=(0, 100), title=_plain(title))
-    axes.legend(fontsize="small")
+    figure.legend(loc="outside lower center", ncols=len(shots), fontsize="small")
     _save(figure, path)
 
 

@@ -50,7 +50,7 @@ def write_run(
     out: PathLike, result: FuseResult, config: FuseConfig, about: Mapping[str, Any]
 ) -> None:
     """Write results, pictures and the fitted fusion; the file that seals it all comes last."""
-    from graphmoe.api.pictures import draw_alpha, draw_member_scores
+    from graphmoe.api.pictures import draw_alpha, draw_member_scores, shots_text
 
     root = Path(out)
     make_folder(root)
@@ -64,7 +64,8 @@ def write_run(
     write_bytes(root / RESULT, (json.dumps(record, indent=1) + "\n").encode())
     names = [m.name for m in result.members]
     for k, alpha in result.alpha.items():
-        draw_alpha(alpha, names, root / f"alpha_{k}shot.png", f"{result.target.name}, {k} shots")
+        title = f"{result.target.name}, {shots_text(k)}"
+        draw_alpha(alpha, names, root / f"alpha_{k}shot.png", title)
     if any(result.member_scores.values()):
         draw_member_scores(result.member_scores, names, root / "members.png", result.target.name)
     weights = dump_tensors(_tensors(result.fitted))

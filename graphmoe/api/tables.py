@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from graphmoe.api.pictures import shots_text
 from graphmoe.data.fewshot import FewShotSplit
 from graphmoe.evaluation import OnTask, Score, mean_std
 
@@ -55,7 +56,9 @@ def print_result(result: FuseResult) -> None:
         top = weight.argsort(descending=True)[:5].tolist()
         listed = ", ".join(f"{result.members[m].name} {weight[m]:.2f}" for m in top)
         entropy = result.alpha_entropy[k]
-        console.print(Text(f"{_shots(k)}: weights {listed}; entropy {entropy:.2f} of the maximum"))
+        console.print(
+            Text(f"{shots_text(k)}: weights {listed}; entropy {entropy:.2f} of the maximum")
+        )
 
 
 def _score_table(result: FuseResult) -> Any:
@@ -67,7 +70,7 @@ def _score_table(result: FuseResult) -> Any:
     table = Table(box=box.SIMPLE, title=Text(f"{result.target.name}: F1 in percent"))
     table.add_column("method")
     for k in shots:
-        table.add_column(f"{_shots(k)}, micro", justify="right")
+        table.add_column(f"{shots_text(k)}, micro", justify="right")
         table.add_column("macro", justify="right")
     for name, scored in result.results.items():
         cells = []
@@ -77,7 +80,3 @@ def _score_table(result: FuseResult) -> Any:
             cells += [f"{micro[0]:.1f} ± {micro[1]:.1f}", f"{macro:.1f}"]
         table.add_row(Text(name, style="bold" if name == "fusion" else ""), *cells)
     return table
-
-
-def _shots(k: int) -> str:
-    return f"{k} shot" if k == 1 else f"{k} shots"
