@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from graphmoe.api.fuse import fused_probs
-from graphmoe.api.run_folder import SavedFusion, read_run
+from graphmoe.api.run_folder import SavedFusion, read_run, weights_hash
 from graphmoe.api.target import Target, build_members, open_bank, prepare_target
 from graphmoe.checkpoint import ExpertBank
 from graphmoe.checkpoint.files import make_folder, write_bytes
 from graphmoe.config import FuseConfig
-from graphmoe.errors import ConfigError
+from graphmoe.errors import ConfigError, VerificationError
 from graphmoe.evaluation import Member
 from graphmoe.training.device import resolve_device
 from graphmoe.typing import Graph, PathLike
@@ -24,7 +24,7 @@ FORMATS = (".npy", ".npz", ".parquet")
 
 
 def embed(
-    target: str | Graph,
+    target: PathLike | Graph,
     *,
     bank: ExpertBank | PathLike,
     run: PathLike | None = None,
@@ -70,7 +70,7 @@ def embed(
 
 
 def predict(
-    target: str | Graph,
+    target: PathLike | Graph,
     *,
     bank: ExpertBank | PathLike,
     run: PathLike,
@@ -105,7 +105,7 @@ def predict(
 
 def _members(
     saved: SavedFusion,
-    target: str | Graph,
+    target: PathLike | Graph,
     bank: ExpertBank | PathLike,
     data_root: PathLike | None,
     place: torch.device,
@@ -118,6 +118,12 @@ def _members(
             f"the fusion needs the experts {', '.join(absent)}, the bank has "
             f"{', '.join(experts) or 'none'}"
         )
+    for name, recorded in saved.experts.items():
+        if weights_hash(experts[name][name]) != recorded:
+            raise VerificationError(
+                f"expert {name!r} was trained again since: its weights are not those the fusion "
+                f"was made with"
+            )
     graph = prepare_target(target, saved.config, saved.seed, data_root, place)
     chosen = {name: experts[name] for name in saved.experts}
     by_name = {m.name: m for m in build_members(graph, chosen, saved.config)}
@@ -132,7 +138,7 @@ def _members(
 
 def _trained_depth(
     experts: dict[str, ExpertBank],
-    target: str | Graph,
+    target: PathLike | Graph,
     data_root: PathLike | None,
     place: torch.device,
 ) -> dict[str, Tensor]:

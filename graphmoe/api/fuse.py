@@ -93,7 +93,7 @@ class FuseResult:
 
 
 def fuse(
-    target: str | Graph,
+    target: PathLike | Graph,
     *,
     bank: ExpertBank | PathLike,
     config: PathLike | Mapping[str, Any] | FuseConfig | None = None,
@@ -154,7 +154,7 @@ def fuse(
             )
     result = keeper.result(graph, results, splits_fingerprint(drawn))
     if out is not None:
-        write_run(out, result, settings, {"seed": seed, "hold_out": sorted(hold_out)})
+        write_run(out, result, settings, experts, {"seed": seed, "hold_out": sorted(hold_out)})
     if progress:
         print_result(result)
     return result

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from graphmoe.checkpoint import ExpertBank
 from graphmoe.checkpoint.files import make_folder, read_bytes, sha256, write_bytes
 from graphmoe.checkpoint.manifest import library_versions
 from graphmoe.checkpoint.sealed import dump_sealed, load_sealed
@@ -35,19 +36,28 @@ class SavedFusion:
         fusion: Fitted.
         config: How its members are made.
         members: Their names, in order.
-        experts: Names of the experts it needs.
+        experts: Hash of the weights of each expert it needs, by name.
         seed: Features were aligned with.
     """
 
     fusion: nn.Module
     config: FuseConfig
     members: list[str]
-    experts: list[str]
+    experts: dict[str, str]
     seed: int
 
 
+def weights_hash(expert: nn.Module) -> str:
+    """SHA-256 of the weights of ``expert``: a name says which expert it is, not which training."""
+    return sha256(dump_tensors(expert.state_dict()))
+
+
 def write_run(
-    out: PathLike, result: FuseResult, config: FuseConfig, about: Mapping[str, Any]
+    out: PathLike,
+    result: FuseResult,
+    config: FuseConfig,
+    experts: Mapping[str, ExpertBank],
+    about: Mapping[str, Any],
 ) -> None:
     """Write results, pictures and the fitted fusion; the file that seals it all comes last."""
     from graphmoe.api.pictures import draw_alpha, draw_member_scores, shots_text
@@ -78,7 +88,7 @@ def write_run(
         "shots": result.shots,
         "members": names,
         "widths": [m.z.size(1) for m in result.members],
-        "experts": sorted({m.source for m in result.members if m.kind != "operator"}),
+        "experts": {name: weights_hash(bank[name]) for name, bank in experts.items()},
         "config": settings,
         "seed": about["seed"],
         "sha256": sha256(weights),
@@ -114,7 +124,7 @@ def read_run(folder: PathLike) -> SavedFusion:
             fusion,
             config,
             list(content["members"]),
-            list(content["experts"]),
+            dict(content["experts"]),
             int(content["seed"]),
         )
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

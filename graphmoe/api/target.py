@@ -55,16 +55,16 @@ class Target:
 
 
 def prepare_target(
-    source: str | Graph,
+    source: PathLike | Graph,
     config: FuseConfig,
     seed: int = 0,
     data_root: PathLike | None = None,
     device: torch.device | str = "cpu",
 ) -> Target:
     """Load, validate and align one graph, with every feature source that ``config`` asks for."""
-    if isinstance(source, str):
+    if isinstance(source, (str, Path)):
         graph = load_graph(source, None if data_root is None else Path(data_root))
-        name = str(graph.get("name") or source) if "name" in graph else source
+        name = str(graph.get("name") or source) if "name" in graph else str(source)
     else:
         graph, _ = validate_graph(source)
         name = str(graph.name) if "name" in graph else "graph"
