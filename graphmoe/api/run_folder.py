@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from graphmoe.checkpoint import ExpertBank
-from graphmoe.checkpoint.files import make_folder, read_bytes, sha256, write_bytes
+from graphmoe.checkpoint.files import make_folder, read_bytes, sha256, storage_errors, write_bytes
 from graphmoe.checkpoint.manifest import library_versions
 from graphmoe.checkpoint.sealed import dump_sealed, load_sealed
 from graphmoe.checkpoint.tensors import MAX_TENSOR_BYTES, dump_tensors, load_tensors
@@ -72,6 +72,9 @@ def write_run(
         **about,
     }
     write_bytes(root / RESULT, (json.dumps(record, indent=1) + "\n").encode())
+    with storage_errors(root, "write"):
+        for old in (*root.glob("alpha_*shot.png"), root / "members.png"):
+            old.unlink(missing_ok=True)  # a picture of an earlier run would pass for one of this
     names = [m.name for m in result.members]
     for k, alpha in result.alpha.items():
         title = f"{result.target.name}, {shots_text(k)}"
