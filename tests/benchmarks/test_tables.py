@@ -1,0 +1,78 @@
+"""Tables in the README and the documentation say what the result files say."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def tables() -> ModuleType:
+    path = Path(__file__).resolve().parents[2] / "benchmarks" / "tables.py"
+    spec = importlib.util.spec_from_file_location("benchmark_tables", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def scored(micro: float) -> dict[str, Any]:
+    cell = {"micro": micro, "micro_std": 1.25, "macro": 0.0, "macro_std": 0.0}
+    return {"a": {"3": cell}, "b": {"3": cell}, "mean": {"3": micro}}
+
+
+@pytest.fixture
+def fewshot() -> dict[str, Any]:
+    return {
+        "summary": {
+            "published": {"3": {"a": 60.0, "b": 70.0}},
+            "chosen": {"target": scored(81.26), "strict": scored(75.0)},
+            "others": {"logistic K=5": scored(66.0), "without structure": scored(71.5)},
+        }
+    }
+
+
+def test_the_fewshot_table_has_a_row_a_method_and_their_means(
+    tables: ModuleType, fewshot: dict[str, Any]
+) -> None:
+    made = tables.fewshot(fewshot)
+    assert "| 3 labels a class | a | b | mean |" in made
+    assert "| the authors' code | 60.0 | 70.0 | 65.0 |" in made
+    assert "| logistic regression, propagated 5 steps | 66.0 ± 1.2 | 66.0 ± 1.2 | 66.0 |" in made
+    assert made.splitlines()[-1].endswith("| 81.3 ± 1.2 | 81.3 ± 1.2 | 81.3 |")
+    assert "without structure" not in made
+
+
+def test_the_ablation_table_has_the_rows_that_are_no_floor(
+    tables: ModuleType, fewshot: dict[str, Any]
+) -> None:
+    made = tables.ablation(fewshot)
+    assert "| without structure | 71.5 |" in made
+    assert "logistic" not in made
+
+
+def test_only_what_stands_between_the_marks_is_replaced(
+    tables: ModuleType, fewshot: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "fewshot.json").write_text(json.dumps(fewshot))
+    page = "before\n<!-- ablation -->\nold\n<!-- end ablation -->\nafter <!-- other -->\n"
+    made = tables.filled(page, tmp_path)
+    assert made.startswith("before\n<!-- ablation -->\n\n| mean over the graphs")
+    assert made.endswith("<!-- end ablation -->\nafter <!-- other -->\n")
+    assert "old" not in made
+    assert tables.filled(made, tmp_path) == made
+
+
+def test_no_page_says_something_else_than_the_files(tables: ModuleType) -> None:
+    for page in tables.PAGES:
+        text = page.read_text()
+        assert tables.filled(text) == text, f"run python benchmarks/tables.py: {page.name}"
+        for name in re.findall(r"<!-- (\w+) -->", text):
+            assert name in tables.TABLES
