@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -14,6 +15,7 @@ from graphmoe.api.run_folder import write_run
 from graphmoe.api.tables import print_result, task_progress
 from graphmoe.api.target import Target, build_members, open_bank, prepare_target
 from graphmoe.checkpoint import ExpertBank
+from graphmoe.checkpoint.files import make_folder
 from graphmoe.config import FuseConfig, load_config
 from graphmoe.data.fewshot import FewShotSplit, few_shot_splits, load_splits, splits_fingerprint
 from graphmoe.errors import ConfigError, DataError
@@ -139,6 +141,8 @@ def fuse(
     drawn = _splits(graph, shots, tasks, splits, protocol, seed)
     experts = open_bank(bank, hold_out)
     members = build_members(graph, experts, settings)
+    if out is not None:
+        make_folder(Path(out))  # a place that cannot be written is told before the work, not after
     head = Head(settings, graph.num_classes, seed)
     keeper = _Keeper(head, members, graph.labels, drawn)
     methods: dict[str, Method] = {"fusion": keeper}
