@@ -58,7 +58,7 @@ PUBLISHED = {
 RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
     "published": ("gph2.yaml", {}),
     "fast": ("gph2.yaml", {"optim": {"lr": 0.005}}),
-    "mean": ("mean_view.yaml", {"optim": {"lr": 0.005}}),
+    "mean": ("mean_view.yaml", {}),
 }
 
 
@@ -181,7 +181,7 @@ def floor_methods(target: Any, tagged: list[tuple[str, Member]], seed: int) -> d
         return [m for r, m in tagged if r == recipe and m.kind == kind and m.name.endswith(end)]
 
     floors = {f"logistic K={K}": logistic(propagated_features(data, K)) for K in (0, 2, 3, 5)}
-    floors["operator pool, logistic"] = pool(of("operator", "operator"))
+    floors["operator pool, logistic"] = pool(of("operator", "operator", "(features)"))
     for m in of("published", "target"):
         floors[f"own expert, logistic {m.name.split('@')[1]}"] = logistic(m.z)
     floors["published fusion, strict"] = published(of("as trained", "other", "K5"))

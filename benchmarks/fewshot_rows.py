@@ -10,12 +10,13 @@ from torch import Tensor
 
 from graphmoe.evaluation import Member, mean_std, member_prior
 
-SHARPNESS = (6.0, 12.0, 24.0)
-TARGET_MASS = (1.0, 3.0)
-OTHER_MASS = (0.05, 0.2)
+SHARPNESS = (6.0, 12.0)
+TARGET_MASS = (0.5, 1.0)
+OTHER_MASS = (0.2, 0.5)
 EXPERT_SETS = {
     "published": ("published",),
     "fast": ("fast",),
+    "published+mean": ("published", "mean"),
     "fast+mean": ("fast", "mean"),
     "all": ("published", "fast", "mean"),
 }
@@ -50,8 +51,8 @@ class Row:
     setting: str
     experts: tuple[str, ...] = ("published", "fast", "mean")
     sharpness: float = 12.0
-    target: float = 1.0
-    other: float = 0.2
+    target: float = 0.5
+    other: float = 0.5
     class_share: float = 0.0
     operators: bool = True
     structure: bool = True

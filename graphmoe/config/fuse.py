@@ -46,8 +46,8 @@ class PriorSection(Section):
         operator: Untrained operators.
     """
 
-    target: float = Field(default=1.0, gt=0, description="experts of the target graph")
-    other: float = Field(default=0.2, gt=0, description="experts of other graphs")
+    target: float = Field(default=0.5, gt=0, description="experts of the target graph")
+    other: float = Field(default=0.5, gt=0, description="experts of other graphs")
     operator: float = Field(default=1.0, gt=0, description="untrained operators")
 
 
