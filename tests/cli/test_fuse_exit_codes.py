@@ -49,7 +49,7 @@ def flip(path: Path) -> None:
         ("fuse karate --bank {}/bank --shots all --splits s.npz", 2, "takes no splits"),
         ("fuse karate --bank {}/bank --splits {}/none.npz", 3, "none.npz is not there"),
         ("fuse karate --bank {}/bank --channels 16", 2, "set channels to 8"),
-        ("fuse karate --bank {}/bank --method protoype", 2, "method: got 'protoype'"),
+        ("fuse karate --bank {}/bank --method prototypes", 2, "method: got 'prototypes'"),
         ("fuse karate --bank {}/bank --members.operatrs no", 2, "--members.operatrs"),
         ("fuse florentine --bank {}/bank", 2, "has no labels"),
         ("fuse karate --bank {}/bank --out {}/bank/index.json/run", 1, "cannot create"),
