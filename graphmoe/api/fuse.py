@@ -188,6 +188,7 @@ class Head:
     ) -> PrototypeFusion | TaskExpertFusion:
         """The fusion of ``members``, fitted on the labelled nodes."""
         z = [m.z for m in members]
+        index, y = index.to(z[0].device), y.to(z[0].device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             fusion = self.build([each.size(1) for each in z])
