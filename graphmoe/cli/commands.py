@@ -57,26 +57,19 @@ def fuse(options: Any) -> None:
 
 def embed(options: Any) -> None:
     """Write embeddings of a graph."""
-    _fetch(options, [options.target])
-    from graphmoe import api
-
-    api.embed(
-        options.target,
-        bank=options.bank,
-        run=options.run,
-        out=options.out,
-        data_root=options.data_root,
-        device=options.device,
-    )
-    print(options.out)
+    _apply("embed", options)
 
 
 def predict(options: Any) -> None:
     """Write what a saved fusion predicts."""
+    _apply("predict", options)
+
+
+def _apply(job: str, options: Any) -> None:
     _fetch(options, [options.target])
     from graphmoe import api
 
-    api.predict(
+    getattr(api, job)(
         options.target,
         bank=options.bank,
         run=options.run,
