@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 from torch import Tensor
@@ -11,8 +12,7 @@ from torch import Tensor
 from graphmoe.evaluation import Member, mean_std, member_prior
 
 SHARPNESS = (6.0, 12.0)
-TARGET_MASS = (0.5, 1.0)
-OTHER_MASS = (0.2, 0.5)
+CLASS_SHARE = (0.0, 0.5)
 EXPERT_SETS = {
     "published": ("published",),
     "fast": ("fast",),
@@ -51,9 +51,9 @@ class Row:
     setting: str
     experts: tuple[str, ...] = ("published", "fast", "mean")
     sharpness: float = 12.0
-    target: float = 0.5
-    other: float = 0.5
-    class_share: float = 0.0
+    target: float = 1.0
+    other: float = 1.0
+    class_share: float = 0.5
     operators: bool = True
     structure: bool = True
     depths: tuple[str, ...] | None = None
@@ -85,16 +85,16 @@ class Row:
 
 
 def _grid() -> list[Row]:
-    rows = [Row(f"no experts, t={t:g}", "no experts", sharpness=t) for t in SHARPNESS]
-    for t in SHARPNESS:
-        for other in OTHER_MASS:
-            rows.append(Row(f"strict, t={t:g}, other={other:g}", "strict", (), t, other=other))
-            for label, experts in EXPERT_SETS.items():
-                for mass in TARGET_MASS:
-                    tail = f"{label}, t={t:g}, target={mass:g}, other={other:g}"
-                    row = Row(f"target, {tail}", "target", experts, t, mass, other)
-                    rows.append(row)
-                    rows.append(replace(row, name=f"random, {tail}", setting="random experts"))
+    rows = []
+    for t, share in product(SHARPNESS, CLASS_SHARE):
+        tail = f"t={t:g}, class share={share:g}"
+        common: dict[str, Any] = {"sharpness": t, "class_share": share}
+        rows.append(Row(f"no experts, {tail}", "no experts", **common))
+        rows.append(Row(f"strict, {tail}", "strict", **common))
+        for label, experts in EXPERT_SETS.items():
+            row = Row(f"target, {label}, {tail}", "target", experts, **common)
+            rows.append(row)
+            rows.append(replace(row, name=f"random, {label}, {tail}", setting="random experts"))
     return rows
 
 
@@ -126,7 +126,10 @@ ABLATIONS = [
     ),
     replace(_FULL, name="uniform weights", sharpness=0.0),
     replace(_FULL, name="the best held-out member alone", sharpness=1000.0),
-    replace(_FULL, name="half of the score class by class", class_share=0.5),
+    replace(_FULL, name="none of the score class by class", class_share=0.0),
+    replace(_FULL, name="the target's experts at half the mass", target=0.5),
+    replace(_FULL, name="the target's experts at twice the mass", target=2.0),
+    replace(_FULL, name="experts of other graphs at a fifth of the mass", other=0.2),
     replace(_FULL, name="all of the score class by class", class_share=1.0),
 ]
 

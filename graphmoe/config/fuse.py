@@ -46,8 +46,8 @@ class PriorSection(Section):
         operator: Untrained operators.
     """
 
-    target: float = Field(default=0.5, gt=0, description="experts of the target graph")
-    other: float = Field(default=0.5, gt=0, description="experts of other graphs")
+    target: float = Field(default=1.0, gt=0, description="experts of the target graph")
+    other: float = Field(default=1.0, gt=0, description="experts of other graphs")
     operator: float = Field(default=1.0, gt=0, description="untrained operators")
 
 
@@ -64,7 +64,7 @@ class PrototypeSection(Section):
     """
 
     sharpness: float = Field(default=12.0, ge=0, description="sharpness of the weights")
-    class_share: float = Field(default=0.0, ge=0, le=1, description="weights class by class")
+    class_share: float = Field(default=0.5, ge=0, le=1, description="weights class by class")
     anchors: tuple[float, ...] = Field(
         default=(0.5, 2.0), min_length=1, description="weights of the labels"
     )

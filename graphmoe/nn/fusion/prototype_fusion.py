@@ -55,7 +55,7 @@ class PrototypeFusion(nn.Module):
         self,
         num_classes: int,
         sharpness: float = 12.0,
-        class_share: float = 0.0,
+        class_share: float = 0.5,
         anchors: Sequence[float] = (0.5, 2.0),
         temperature: float = 10.0,
         smoothing: float = 0.3,
