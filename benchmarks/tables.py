@@ -18,7 +18,11 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md")
+PAGES = (
+    ROOT / "README.md",
+    ROOT / "docs" / "benchmarks.md",
+    ROOT / "docs" / "findings.md",
+)
 #: Rows of the few-shot table that are fixed methods, by their name in the file.
 FIXED = {
     "logistic K=2": "logistic regression, propagated 2 steps",
@@ -58,6 +62,18 @@ def fewshot(result: Mapping[str, Any]) -> str:
             scores = [f"{c['micro']:.1f} ± {c['micro_std']:.1f}" for c in cells]
             rows.append([label, *scores, f"{found['mean'][shots]:.1f}"])
         parts.append(table([f"{shots} labels a class", *targets, "mean"], rows))
+        gap = summary.get("target minus no experts", {}).get(shots)
+        if gap is not None:
+            parts.append(
+                "The last row minus the same fusion over untrained operators alone, paired over "
+                f"graphs and draws: {gap['mean']:+.2f} (95 % interval {gap['low']:+.2f} to "
+                f"{gap['high']:+.2f}). Entropy of its weights, as a share of the maximum: "
+                + ", ".join(
+                    f"{name} {summary['chosen']['target'][name][shots]['alpha_entropy']:.2f}"
+                    for name in targets
+                )
+                + "."
+            )
     return "\n\n".join(parts)
 
 
