@@ -3,9 +3,9 @@
 Processes are spawned, not forked: a fork copies the locks of running thread pools and may hang.
 A worker takes one task after another; when it dies, only its own task is lost.
 
-Tasks and outcomes go through the pipe as plain pickles between our own processes, never from a file:
-what ``Connection.send`` would do, without torch's reductions, which put tensors into shared memory
-that vanishes with a killed worker.
+Tasks and outcomes go through the pipe as plain pickles between our own processes, never from a
+file: what ``Connection.send`` would do, without torch's reductions, which put tensors into shared
+memory that vanishes with a killed worker.
 """
 
 from __future__ import annotations
