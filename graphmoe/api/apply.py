@@ -146,7 +146,8 @@ def _trained_depth(
     found: dict[str, Tensor] = {}
     graphs: dict[int, Target] = {}
     for name, bank in experts.items():
-        K, channels = int(bank[name].K), int(bank[name].in_channels)
+        expert = bank[name]
+        K, channels = int(expert.K), int(expert.in_channels)
         depths = dict.fromkeys(("depths", "mean_depths", "other_depths"), (K,))
         config = FuseConfig.model_validate(
             {"channels": channels, "members": {"operators": False, **depths}}

@@ -239,24 +239,22 @@ def floor_methods(
     for m in members:
         if m.kind == "target":
             floors[f"logistic {m.name}"] = logistic(m.z)
-    fresh = _Fresh(experts, seed)
     if experts:
-        floors["same, random experts"] = head.method(build_members(target, fresh.banks, config))
+        fresh = build_members(target, _fresh_banks(experts, seed), config)
+        floors["same, random experts"] = head.method(fresh)
     operators = [m for m in members if m.kind == "operator"]
     if operators:
         floors["same, no experts"] = head.method(operators)
     return floors
 
 
-class _Fresh:
-    """The bank's experts with weights drawn anew, as banks in memory."""
-
-    def __init__(self, experts: Mapping[str, ExpertBank], seed: int) -> None:
-        drawn = random_experts({name: bank[name] for name, bank in experts.items()}, seed)
-        memory = ExpertBank()
-        for name, bank in experts.items():
-            memory.add(name, drawn[name], bank.manifest(name))
-        self.banks = dict.fromkeys(experts, memory)
+def _fresh_banks(experts: Mapping[str, ExpertBank], seed: int) -> dict[str, ExpertBank]:
+    """The bank's experts with weights drawn anew, in a bank in memory."""
+    drawn = random_experts({name: bank[name] for name, bank in experts.items()}, seed)
+    memory = ExpertBank()
+    for name, bank in experts.items():
+        memory.add(name, drawn[name], bank.manifest(name))
+    return dict.fromkeys(experts, memory)
 
 
 class _Keeper:
@@ -274,12 +272,19 @@ class _Keeper:
         fusion = self.head.fit(self.members, index, y)
         z = [m.z for m in self.members]
         alone: list[float] = []
-        test = split.test
-        if isinstance(fusion, PrototypeFusion) and test.numel():
-            for p in fusion.expert_probs(z):
-                alone.append(f1(p.argmax(dim=1)[test], self.y[test], self.head.num_classes).micro)
+        if isinstance(fusion, PrototypeFusion):
+            said = fusion.expert_probs(z)
+            if split.test.numel():
+                alone = [self._alone(p, split.test) for p in said]
+            fused = fusion.vote(said)
+        else:
+            fused = fused_probs(fusion, z)
         self.fits.append((split.shots, fusion, alone))
-        return fused_probs(fusion, z)
+        return fused
+
+    def _alone(self, probs: Tensor, test: Tensor) -> float:
+        """Micro F1 of one member."""
+        return f1(probs.argmax(dim=1)[test], self.y[test], self.head.num_classes).micro
 
     def result(self, target: Target, results: dict[str, FewShotResult], splits: str) -> FuseResult:
         alpha, entropy, alone = {}, {}, {}

@@ -160,9 +160,11 @@ class PrototypeFusion(nn.Module):
     @torch.no_grad()
     def forward(self, embeddings: Sequence[Tensor]) -> Tensor:
         """Class probabilities of every node, shape (N, C), for experts in the order of ``fit``."""
-        total = torch.stack(
-            [p * self.alpha[m] for m, p in enumerate(self.expert_probs(embeddings))]
-        ).sum(dim=0)
+        return self.vote(self.expert_probs(embeddings))
+
+    def vote(self, probs: Sequence[Tensor]) -> Tensor:
+        """Class probabilities (N, C) from what :meth:`expert_probs` gave, by the weights found."""
+        total = torch.stack([p * self.alpha[m] for m, p in enumerate(probs)]).sum(dim=0)
         return total / total.sum(dim=1, keepdim=True)
 
     @torch.no_grad()
@@ -262,7 +264,6 @@ class PrototypeFusion(nn.Module):
                 f"expected a labelled node of each of {self.num_classes} classes and no other, "
                 f"got none of {sorted(wanted - found)} and also {sorted(found - wanted)}"
             )
-        self.reset_parameters()
 
     def __repr__(self) -> str:
         return (
