@@ -1,0 +1,80 @@
+"""Choosing experts: the top k, or as many as it takes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from graphmoe.typing import OptTensor
+
+
+def top_k(scores: Tensor, k: int) -> Tensor:
+    """The ``k`` largest of each row, largest first; of equals, the lower index.
+
+    Args:
+        scores: ``[N, E]``.
+        k: At most :math:`E`.
+
+    **Shapes:** ``[N, E]`` to ``[N, k]``, int64.
+    """
+    if scores.dim() != 2 or not 1 <= k <= scores.size(1):
+        raise ValueError(
+            f"expected scores [N, E] and 1 <= k <= E, got {list(scores.shape)} and k={k}"
+        )
+    scores = scores.detach()
+    if k == 1:
+        return scores.argmax(dim=1, keepdim=True)
+    return scores.argsort(dim=1, descending=True, stable=True)[:, :k]
+
+
+def topk_gates(
+    probs: Tensor, k: int, renormalize: bool = False, bias: OptTensor = None
+) -> tuple[Tensor, Tensor, OptTensor]:
+    r"""Choose the ``k`` experts of highest probability.
+
+    Args:
+        probs: Softmax or sigmoid of the router's scores ``[N, E]``.
+        k: How many to choose.
+        renormalize: Divide the weights by their sum, so that they add up to 1.
+        bias: Added to ``probs`` for the choice alone, never for the weight ``[E]``.
+
+    Returns:
+        ``index`` ``[N, k]``, ``weight`` ``[N, k]`` and a mask (``None``: all slots are in use).
+    """
+    index = top_k(probs if bias is None else probs.detach() + bias, k)
+    weight = probs.gather(1, index)
+    if renormalize:
+        weight = normalize(weight)
+    return index, weight, None
+
+
+def top_p_gates(
+    probs: Tensor, p: float, max_k: int | None = None, renormalize: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Choose experts, most probable first, until their probabilities add up to ``p``.
+
+    Args:
+        probs: Softmax of the router's scores ``[N, E]``.
+        p: Mass to gather, in (0, 1]; every token gets at least one expert.
+        max_k: Most experts of a token. (default: :math:`E`)
+        renormalize: Divide the weights by their sum, so that they add up to 1.
+
+    Returns:
+        ``index``, ``weight`` and ``mask``, each ``[N, max_k]``; unused slots weigh 0.
+    """
+    if not 0 < p <= 1:
+        raise ValueError(f"expected a mass p in (0, 1], got {p}")
+    index = top_k(probs, probs.size(-1) if max_k is None else max_k)
+    weight = probs.gather(1, index)
+    before = weight.detach().cumsum(dim=1) - weight.detach()
+    mask = before < p
+    mask[:, 0] = True
+    weight = weight.masked_fill(~mask, 0)
+    if renormalize:
+        weight = normalize(weight)
+    return index, weight, mask
+
+
+def normalize(weight: Tensor) -> Tensor:
+    """Each row over its sum; a row of zeros stays so."""
+    return weight / weight.sum(dim=1, keepdim=True).clamp_min(torch.finfo(weight.dtype).tiny)
