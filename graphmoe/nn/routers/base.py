@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor, nn
+from torch_geometric.nn.dense.linear import Linear
 from torch_geometric.utils import scatter
 
 from graphmoe.typing import OptTensor, Routing
@@ -16,7 +18,11 @@ class Router(nn.Module, ABC):
     r"""Base class of all routers: tokens in, a :class:`~graphmoe.typing.Routing` out.
 
     A subclass defines :meth:`route`; everything else (what the arguments must be, routing whole
-    graphs, the registry's keyword arguments) is here.
+    graphs, the registry's keyword arguments) is here. One whose rows look at each other also
+    defines :meth:`route_graphs`.
+
+    Experts that every token visits are no router's business: they belong to the layers
+    (``shared_expert`` of ``MoEConv`` and ``MoEFFN``).
 
     Args:
         in_channels: Width :math:`D` of the tokens; ``-1`` takes it from the first input.
@@ -28,6 +34,9 @@ class Router(nn.Module, ABC):
     Raises:
         ValueError: ``num_experts`` or ``k`` is out of range, or ``level`` is unknown.
     """
+
+    #: Standard deviation of the noise that :meth:`perturb` adds; a schedule may set it.
+    selection_noise: OptTensor
 
     def __init__(
         self, in_channels: int, num_experts: int, k: int = 1, *, level: str = "node"
@@ -43,6 +52,7 @@ class Router(nn.Module, ABC):
         if level not in LEVELS:
             raise ValueError(f"level is one of {', '.join(LEVELS)}, got {level!r}")
         self.in_channels, self.num_experts, self.k, self.level = in_channels, num_experts, k, level
+        self.register_buffer("selection_noise", None)
 
     @abstractmethod
     def route(
@@ -53,6 +63,16 @@ class Router(nn.Module, ABC):
         batch: OptTensor = None,
     ) -> Routing:
         """Route each row of ``x``; arguments as in :meth:`forward`."""
+
+    def route_graphs(self, x: Tensor, size: Tensor) -> Routing:
+        """Route graphs, for ``level="graph"``.
+
+        Args:
+            x: Mean of each graph's nodes ``[G, D]``. Rows without nodes may follow (how many
+                graphs there are is not known while tracing): whatever they get is not used.
+            size: Number of nodes of each row ``[G]``, 0 for those.
+        """
+        return self.route(x)
 
     def reset_parameters(self) -> None:
         """Draw all learnable parameters anew."""
@@ -72,26 +92,171 @@ class Router(nn.Module, ABC):
             edge_index: Token graph ``[2, M]`` (or a sparse adjacency), from column 0 to column 1,
                 for routers that look at neighbours.
             edge_weight: Its weights ``[M]`` or ``[M, H]``.
-            batch: Graph of each token ``[N]``, ascending from 0.
+            batch: Graph of each token ``[N]``, integers from 0, in any order; graphs may be empty.
+                Without it all tokens are of one graph.
 
         Returns:
             A :class:`~graphmoe.typing.Routing` of ``N`` rows.
+
+        Raises:
+            ValueError: ``x`` or ``batch`` is not what is said here.
         """
+        nodes = routed(x)
+        if nodes.dim() != 2 or not nodes.is_floating_point():
+            raise ValueError(
+                f"a router takes floating-point tokens [N, D], got {nodes.dtype} of shape "
+                f"{list(nodes.shape)}"
+            )
+        if batch is not None:
+            check_batch(batch, nodes.size(0))
         if self.level == "node":
             return self.route(x, edge_index, edge_weight, batch)
-        nodes = x[1] if isinstance(x, tuple) else x
         if batch is None:
-            batch = nodes.new_zeros(nodes.size(0)).long()
-        graphs = self.route(scatter(nodes, batch, dim=0, reduce="mean"))
+            batch = torch.zeros(nodes.size(0), dtype=torch.long, device=nodes.device)
+        graph, rows = consecutive(batch)
+        # Sums of many fp16 nodes leave its range: the mean is taken in float32.
+        wide = nodes.to(at_least_float32(nodes.dtype))
+        mean = scatter(wide, graph, dim=0, dim_size=rows, reduce="mean")
+        size = scatter(wide.new_ones(wide.size(0)), graph, dim=0, dim_size=rows, reduce="sum")
+        routing = self.route_graphs(mean, size)
         return Routing(
-            *(
-                field if field is None or field is graphs.load else field[batch]
-                for field in graphs
-            )
+            routing.index[graph],
+            routing.weight[graph].to(nodes.dtype),
+            routing.probs[graph],
+            None if routing.mask is None else routing.mask[graph],
+            None if routing.logits is None else routing.logits[graph],
+            routing.load,
         )
+
+    def project(self, lin: Linear, x: Tensor) -> Tensor:
+        """Scores of the experts ``[N, E]`` by a linear map, in float32 or wider.
+
+        Routing is decided outside of autocast: half precision makes ties, and flips choices.
+        """
+        width = lin.in_channels
+        if width > 0 and x.size(-1) != width:
+            raise ValueError(
+                f"{type(self).__name__} was made for tokens of width {width}, got {x.size(-1)}"
+            )
+        with torch.autocast(x.device.type, enabled=False):
+            scores = lin(x.to(lin.weight.dtype))
+        return scores.to(at_least_float32(scores.dtype))
+
+    def perturb(self, scores: Tensor) -> Tensor:
+        r"""What experts are selected by: ``scores``, in training with noise when a schedule asks.
+
+        Scores are positive (probabilities or gates) and are multiplied by
+        :math:`e^{\sigma\epsilon}`, which is :math:`\mathcal{N}(0, \sigma^2)` added to their
+        logarithms. Only the selection sees it, never the weights.
+        """
+        if self.selection_noise is None or not self.training:
+            return scores
+        noise = torch.randn_like(scores) * self.selection_noise.to(scores.dtype)
+        return scores * noise.exp()
 
     def __repr__(self) -> str:
         return (
             f"{self.__class__.__name__}({self.in_channels}, num_experts={self.num_experts}, "
             f"k={self.k})"
         )
+
+
+def routed(x: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+    """The tokens to route: ``x`` itself, or the second of a bipartite pair.
+
+    Raises:
+        ValueError: There is no second.
+    """
+    if not isinstance(x, tuple):
+        return x
+    if x[1] is None:
+        raise ValueError("a router needs the features of what it routes, got (x_src, None)")
+    return x[1]
+
+
+def at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    """``dtype``, or float32 where that is wider."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def check_batch(batch: Tensor, num_tokens: int) -> None:
+    """Refuse a ``batch`` that is not one graph number a token.
+
+    Shape and type are always checked; values only where looking at them is free of a device
+    synchronisation and of a graph break.
+    """
+    if batch.dim() != 1 or batch.size(0) != num_tokens:
+        raise ValueError(
+            f"batch gives the graph of each token: expected shape [{num_tokens}], got "
+            f"{list(batch.shape)}"
+        )
+    if batch.is_floating_point() or batch.is_complex() or batch.dtype == torch.bool:
+        raise ValueError(f"batch gives the graph of each token: expected int64, got {batch.dtype}")
+    if eager_cpu(batch) and num_tokens and (lowest := int(batch.min())) < 0:
+        row = int(batch.argmin())
+        raise ValueError(f"batch numbers graphs from 0, got {lowest} for token {row}")
+
+
+def consecutive(batch: Tensor) -> tuple[Tensor, int]:
+    """Graph numbers without gaps, and a bound on how many there are.
+
+    Numbers without gaps are below the number of tokens, so that a table of that many rows holds
+    every graph, whatever the values of ``batch`` are: nothing has to be read back from the device.
+    In eager mode on the CPU the bound is the number of graphs itself.
+    """
+    ordered, order = batch.sort(stable=True)
+    # The first differs from the last, its neighbour after rolling, unless there is one graph only.
+    graph = ordered.ne(ordered.roll(1)).cumsum(0).sub(1).clamp_min(0)
+    graph = torch.empty_like(graph).scatter(0, order, graph)
+    if eager_cpu(batch):
+        return graph, int(graph.max()) + 1 if graph.numel() else 0
+    return graph, batch.size(0)
+
+
+def eager_cpu(x: Tensor) -> bool:
+    """Whether the values of ``x`` may be looked at for free."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def check_routing(routing: Routing, num_tokens: int, num_experts: int) -> Routing:
+    """Refuse a router's answer of a foreign shape or type; looks at no value.
+
+    Args:
+        routing: What a router gave.
+        num_tokens: Number of tokens :math:`N` that it was asked about.
+        num_experts: Number of experts :math:`E` that there are.
+
+    Returns:
+        The same routing.
+
+    Raises:
+        TypeError: It is no :class:`~graphmoe.typing.Routing`.
+        ValueError: A field has another shape or type; says which, what it is and should be.
+    """
+    if not isinstance(routing, Routing):
+        raise TypeError(f"a router gives a Routing, got {type(routing).__name__}")
+    if routing.index.dim() != 2 or routing.index.size(1) < 1:
+        raise ValueError(
+            f"routing.index: expected shape [{num_tokens}, k], got {list(routing.index.shape)}"
+        )
+    k = routing.index.size(1)
+    _check("index", routing.index, (num_tokens, k), torch.int64)
+    _check("weight", routing.weight, (num_tokens, k))
+    _check("probs", routing.probs, (num_tokens, num_experts))
+    _check("mask", routing.mask, (num_tokens, k), torch.bool)
+    _check("logits", routing.logits, (num_tokens, num_experts))
+    _check("load", routing.load, (num_experts,))
+    return routing
+
+
+def _check(
+    name: str, field: OptTensor, shape: tuple[int, ...], dtype: torch.dtype | None = None
+) -> None:
+    if field is None:
+        return
+    if tuple(field.shape) != shape:
+        raise ValueError(f"routing.{name}: expected shape {list(shape)}, got {list(field.shape)}")
+    if dtype is not None and field.dtype != dtype:
+        raise ValueError(f"routing.{name}: expected {dtype}, got {field.dtype}")
+    if dtype is None and not field.is_floating_point():
+        raise ValueError(f"routing.{name}: expected floating point, got {field.dtype}")
