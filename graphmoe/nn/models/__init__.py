@@ -2,7 +2,14 @@
 
 from graphmoe.nn.models.graph_infomax import GraphInfomax
 from graphmoe.nn.models.mean_view_encoder import MeanViewEncoder
+from graphmoe.nn.models.moe_ffn import MoEFFN
 from graphmoe.nn.models.multi_view_encoder import MultiViewEncoder
 from graphmoe.nn.models.semantic_attention import SemanticAttention
 
-__all__ = ["GraphInfomax", "MeanViewEncoder", "MultiViewEncoder", "SemanticAttention"]
+__all__ = [
+    "GraphInfomax",
+    "MeanViewEncoder",
+    "MoEFFN",
+    "MultiViewEncoder",
+    "SemanticAttention",
+]
