@@ -13,6 +13,7 @@ from graphmoe.ops.binary_path import BinaryPathOperator
 from graphmoe.ops.combine import combine, gather_tokens
 from graphmoe.ops.dispatch import DispatchPlan, dispatch_plan
 from graphmoe.ops.dropout import seeded_dropout
+from graphmoe.ops.entropy import entropy
 from graphmoe.ops.gates import top_k, top_p_gates, topk_gates
 from graphmoe.ops.linear_operator import LinearOperator
 from graphmoe.ops.mean_operator import MeanOperator
@@ -26,6 +27,7 @@ __all__ = [
     "DispatchPlan",
     "combine",
     "dispatch_plan",
+    "entropy",
     "expert_load",
     "gather_tokens",
     "importance_loss",

@@ -49,7 +49,7 @@ def topk_gates(
 
 
 def top_p_gates(
-    probs: Tensor, p: float, max_k: int | None = None, renormalize: bool = False
+    probs: Tensor, p: float, max_k: int | None = None, renormalize: bool = False, min_k: int = 1
 ) -> tuple[Tensor, Tensor, Tensor]:
     r"""Choose experts, most probable first, until their probabilities add up to ``p``.
 
@@ -58,6 +58,7 @@ def top_p_gates(
         p: Mass to gather, in (0, 1]; every token gets at least one expert.
         max_k: Most experts of a token. (default: :math:`E`)
         renormalize: Divide the weights by their sum, so that they add up to 1.
+        min_k: Fewest experts of a token, even when fewer gather ``p``.
 
     Returns:
         ``index``, ``weight`` and ``mask``, each ``[N, max_k]``; unused slots weigh 0.
@@ -68,7 +69,7 @@ def top_p_gates(
     weight = probs.gather(1, index)
     before = weight.detach().cumsum(dim=1) - weight.detach()
     mask = before < p
-    mask[:, 0] = True
+    mask[:, :min_k] = True
     weight = weight.masked_fill(~mask, 0)
     if renormalize:
         weight = normalize(weight)

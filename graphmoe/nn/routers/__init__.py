@@ -1,6 +1,20 @@
 """Which experts each token goes to."""
 
 from graphmoe.nn.routers.base import Router, check_routing
+from graphmoe.nn.routers.dynamic_router import DynamicRouter
+from graphmoe.nn.routers.entropy_triggered_router import EntropyTriggeredRouter
+from graphmoe.nn.routers.expert_choice_router import ExpertChoiceRouter
+from graphmoe.nn.routers.noisy_topk_router import NoisyTopKRouter
 from graphmoe.nn.routers.topk_router import TopKRouter
+from graphmoe.nn.routers.two_stage_schedule import TwoStageSchedule
 
-__all__ = ["Router", "TopKRouter", "check_routing"]
+__all__ = [
+    "DynamicRouter",
+    "EntropyTriggeredRouter",
+    "ExpertChoiceRouter",
+    "NoisyTopKRouter",
+    "Router",
+    "TopKRouter",
+    "TwoStageSchedule",
+    "check_routing",
+]

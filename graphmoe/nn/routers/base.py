@@ -5,16 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch_geometric.nn.dense.linear import Linear
 from torch_geometric.utils import scatter
 
+from graphmoe.nn.routers.float32_buffers import Float32Buffers
 from graphmoe.typing import OptTensor, Routing
 
 LEVELS = ("node", "graph")
 
 
-class Router(nn.Module, ABC):
+class Router(Float32Buffers, ABC):
     r"""Base class of all routers: tokens in, a :class:`~graphmoe.typing.Routing` out.
 
     A subclass defines :meth:`route`; everything else (what the arguments must be, routing whole
@@ -117,7 +118,7 @@ class Router(nn.Module, ABC):
         # Sums of many fp16 nodes leave its range: the mean is taken in float32.
         wide = nodes.to(at_least_float32(nodes.dtype))
         mean = scatter(wide, graph, dim=0, dim_size=rows, reduce="mean")
-        size = scatter(wide.new_ones(wide.size(0)), graph, dim=0, dim_size=rows, reduce="sum")
+        size = scatter(torch.ones_like(graph), graph, dim=0, dim_size=rows, reduce="sum")
         routing = self.route_graphs(mean, size)
         return Routing(
             routing.index[graph],
