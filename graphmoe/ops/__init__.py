@@ -13,6 +13,7 @@ from graphmoe.ops.binary_path import BinaryPathOperator
 from graphmoe.ops.combine import combine, gather_tokens
 from graphmoe.ops.dispatch import DispatchPlan, dispatch_plan
 from graphmoe.ops.dropout import seeded_dropout
+from graphmoe.ops.edge_products import edge_dot, edge_sum
 from graphmoe.ops.entropy import entropy
 from graphmoe.ops.gates import top_k, top_p_gates, topk_gates
 from graphmoe.ops.linear_operator import LinearOperator
@@ -21,10 +22,18 @@ from graphmoe.ops.metapath import metapath_operator
 from graphmoe.ops.propagation import gcn_normalize, propagate
 from graphmoe.ops.seeded_mixture import SeededMixture, seeded_mixture, sphere
 from graphmoe.ops.segment_matmul import segment_matmul
+from graphmoe.ops.smoothing import smooth
 from graphmoe.ops.sparse import SparseOperator
+from graphmoe.ops.token_graph import TokenGraph, input_graph, knn_graph
 
 __all__ = [
     "DispatchPlan",
+    "TokenGraph",
+    "edge_dot",
+    "edge_sum",
+    "input_graph",
+    "knn_graph",
+    "smooth",
     "combine",
     "dispatch_plan",
     "entropy",

@@ -1,0 +1,232 @@
+"""Routing in which tokens follow the choices of similar tokens."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.nn.dense.linear import Linear
+from torch_geometric.utils import to_dense_batch
+
+from graphmoe.nn.routers.base import consecutive, routed
+from graphmoe.nn.routers.smoothing_router import SmoothingRouter
+from graphmoe.ops.smoothing import (
+    dense_similarity,
+    edge_similarity,
+    smooth,
+    smooth_band,
+    smooth_edges,
+)
+from graphmoe.ops.token_graph import TokenGraph, input_graph, knn_graph
+from graphmoe.registry import routers
+from graphmoe.typing import Adj, OptTensor
+
+TOKEN_GRAPHS = ("input", "dense", "knn", "window")
+
+
+class _Bilinear(Linear):
+    """A linear map that starts as a scaled identity, or as orthonormal rows, twice."""
+
+    def __init__(self, in_channels: int, rank: int | None) -> None:
+        self.rank = rank
+        super().__init__(in_channels, in_channels if rank is None else 2 * rank, bias=False)
+
+    def reset_parameters(self) -> None:
+        if self.in_channels < 1:
+            return
+        if self.rank is None:
+            nn.init.eye_(self.weight)
+        else:
+            nn.init.orthogonal_(self.weight[: self.rank])
+            with torch.no_grad():
+                self.weight[self.rank :] = self.weight[: self.rank]
+        with torch.no_grad():
+            power = 0.5 if self.rank is None else 0.25
+            self.weight.div_(math.pow(self.in_channels, power))
+
+    @torch.no_grad()
+    def initialize_parameters(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        if self.rank is None:
+            self.out_channels = args[0].size(-1)
+        super().initialize_parameters(module, args)
+
+
+@routers.add
+class SimilarityRouter(SmoothingRouter):
+    r"""Tokens follow the expert choices of similar tokens: routing over a graph of tokens.
+
+    .. math::
+        P = \mathrm{softmax}(X W + b), \qquad
+        S_{ij} = \mathrm{softmax}_{j \in \mathcal{N}(i) \cup \{i\}}
+            \left(\mathbf{x}_i^\top W_s \mathbf{x}_j / \tau\right), \qquad
+        R = S P
+
+    and the :math:`k` largest of each row of :math:`R` are chosen, with :math:`R` as weights. From
+    `"Improving Routing in Sparse Mixture of Experts with Graph of Tokens"
+    <https://arxiv.org/abs/2505.00792>`_.
+
+    Args:
+        in_channels: Width :math:`D` of the tokens; ``-1`` takes it from the first input.
+        num_experts: Number of experts :math:`E`.
+        k: Experts a token goes to.
+        token_graph: Which tokens look at which: ``"input"``, ``"dense"``, ``"knn"`` or
+            ``"window"``.
+        temperature: :math:`\tau`.
+        rank: Width of a factored :math:`W_s = W_q^\top W_k`. (default: a full :math:`D \times D`)
+        causal: Tokens never look at later ones; ``"window"`` never does.
+        num_neighbors: Others that a token looks at, for ``"knn"``.
+        window: Tokens that one looks at, itself included, for ``"window"``.
+        max_tokens: For ``"dense"``.
+        score: As in :class:`TopKRouter`, and so the following.
+        renormalize: Whether the weights of a token sum to 1.
+        bias: Whether the linear map has a bias.
+        selection_bias: Whether there is a bias that evens the load.
+        bias_rate: How far it moves.
+        level: ``"node"`` or ``"graph"``.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_experts: int,
+        k: int = 1,
+        *,
+        token_graph: str = "input",
+        temperature: float = 1.0,
+        rank: int | None = None,
+        causal: bool = False,
+        num_neighbors: int = 8,
+        window: int = 64,
+        max_tokens: int | None = None,
+        score: str = "softmax",
+        renormalize: bool = False,
+        bias: bool = True,
+        selection_bias: bool = False,
+        bias_rate: float = 1e-3,
+        level: str = "node",
+    ) -> None:
+        if token_graph not in TOKEN_GRAPHS:
+            raise ValueError(
+                f"token_graph is one of {', '.join(TOKEN_GRAPHS)}, got {token_graph!r}"
+            )
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"expected temperature > 0, got {temperature}")
+        for name, value in (
+            ("rank", rank),
+            ("num_neighbors", num_neighbors),
+            ("window", window),
+            ("max_tokens", max_tokens),
+        ):
+            if value is not None and value < 1:
+                raise ValueError(f"expected {name} >= 1, got {value}")
+        super().__init__(
+            in_channels,
+            num_experts,
+            k,
+            score=score,
+            renormalize=renormalize,
+            bias=bias,
+            selection_bias=selection_bias,
+            bias_rate=bias_rate,
+            level=level,
+        )
+        self.token_graph, self.temperature, self.causal = token_graph, temperature, causal
+        self.num_neighbors, self.window, self.max_tokens = num_neighbors, window, max_tokens
+        self.lin_similarity = _Bilinear(in_channels, rank)
+
+    def smooth(
+        self,
+        gates: Tensor,
+        x: Tensor | tuple[Tensor, Tensor],
+        edge_index: Adj | None,
+        edge_weight: OptTensor,
+        batch: OptTensor,
+    ) -> Tensor:
+        """Average ``gates`` by similarity; ``edge_weight`` is not looked at."""
+        tokens = routed(x)
+        query, key = self.similarity(tokens)
+        if self.token_graph == "input":
+            return gates if edge_index is None else self._input(gates, query, key, x, edge_index)
+        if self.token_graph == "knn":
+            return self._knn(gates, query, key, tokens, batch)
+        if tokens.dim() == 3:
+            return self._sequences(gates, query, key, batch)
+        return self._rows(gates, query, key, batch)
+
+    def similarity(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Queries and keys ``[*, F]``, whose products are :math:`\mathbf{x}_i^\top W_s
+        \mathbf{x}_j`, in float32 or wider.
+        """
+        mapped = self.project(self.lin_similarity, x)
+        if self.lin_similarity.rank is None:
+            return x.to(mapped.dtype), mapped
+        query, key = mapped.chunk(2, dim=-1)
+        return query, key
+
+    def _input(
+        self,
+        gates: Tensor,
+        query: Tensor,
+        key: Tensor,
+        x: Tensor | tuple[Tensor, Tensor],
+        edge_index: Adj,
+    ) -> Tensor:
+        flat, query, key = gates.flatten(0, -2), query.flatten(0, -2), key.flatten(0, -2)
+        source = self.sources(x)
+        if source is None:
+            graph = input_graph(edge_index, flat.size(0), causal=self.causal)
+            return self._edges(graph, flat, query, key).view_as(gates)
+        graph = input_graph(edge_index, source.size(0), flat.size(0))
+        weight, own = edge_similarity(
+            graph, query, key, self.similarity(source)[1], self.temperature
+        )
+        return smooth_edges(graph, weight, own, flat, self.gates(self.project(self.lin, source)))
+
+    def _edges(self, graph: TokenGraph, gates: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        weight, own = edge_similarity(graph, query, key, temperature=self.temperature)
+        return smooth_edges(graph, weight, own, gates)
+
+    def _knn(
+        self, gates: Tensor, query: Tensor, key: Tensor, tokens: Tensor, batch: OptTensor
+    ) -> Tensor:
+        if tokens.dim() == 3:
+            sequence = torch.arange(tokens.size(0), device=tokens.device)[:, None]
+            sequence = sequence.expand(tokens.shape[:2])
+            if batch is not None:
+                first = consecutive(batch.flatten())[0].view_as(batch)
+                sequence = sequence * first.numel() + first
+            batch = sequence.flatten()
+        graph = knn_graph(tokens.flatten(0, -2), self.num_neighbors, batch, self.causal)
+        flat = gates.flatten(0, -2), query.flatten(0, -2), key.flatten(0, -2)
+        return self._edges(graph, *flat).view_as(gates)
+
+    def _sequences(self, gates: Tensor, query: Tensor, key: Tensor, segment: OptTensor) -> Tensor:
+        if self.token_graph == "window":
+            return smooth_band(gates, query, key, self.window, segment, True, self.temperature)
+        weights = dense_similarity(query, key, segment, self.causal, self.temperature)
+        return smooth(gates, weights)
+
+    def _rows(self, gates: Tensor, query: Tensor, key: Tensor, batch: OptTensor) -> Tensor:
+        """Tokens in rows: one sequence, or several of any lengths."""
+        if batch is None:
+            return self._sequences(gates[None], query[None], key[None], None)[0]
+        graph, _ = consecutive(batch)
+        order = graph.argsort(stable=True)
+        back = order.argsort()
+        graph, gates, query, key = graph[order], gates[order], query[order], key[order]
+        if self.token_graph == "window":
+            return self._sequences(gates[None], query[None], key[None], graph[None])[0, back]
+        if self.max_tokens is not None:
+            width, tau = self.max_tokens, self.temperature
+            band = gates[None], query[None], key[None]
+            return smooth_band(*band, width, graph[None], self.causal, tau)[0, back]
+        if torch.compiler.is_compiling():
+            raise ValueError(
+                'token_graph="dense" over graphs of several sizes cannot be traced without a bound '
+                "on the tokens of a graph: give max_tokens"
+            )
+        gates, mask = to_dense_batch(gates, graph)
+        query, key = to_dense_batch(query, graph)[0], to_dense_batch(key, graph)[0]
+        # Places that fill up short graphs see each other, and none of the tokens.
+        return self._sequences(gates, query, key, mask.long())[mask][back]

@@ -1,0 +1,120 @@
+"""What routers share whose tokens follow the choices of other tokens."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graphmoe.nn.routers.base import routed
+from graphmoe.nn.routers.topk_router import TopKRouter
+from graphmoe.typing import Adj, OptTensor, Routing
+
+
+class SmoothingRouter(TopKRouter):
+    r"""Base of routers that choose from :math:`R = S P`: gates averaged over a token graph.
+
+    A subclass defines :meth:`smooth`. Besides what every router takes, these take whole sequences
+    ``[B, L, D]``, whose shape says which tokens belong together without a look at ``batch``.
+
+    Args:
+        in_channels: Width :math:`D` of the tokens; ``-1`` takes it from the first input.
+        num_experts: Number of experts :math:`E`.
+        k: Experts a token goes to.
+        **kwargs: Further arguments of :class:`TopKRouter`.
+    """
+
+    takes_sequences = True
+
+    def __init__(self, in_channels: int, num_experts: int, k: int = 1, **kwargs: Any) -> None:
+        super().__init__(in_channels, num_experts, k, **kwargs)
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew."""
+        super().reset_parameters()
+        for module in self.children():
+            if module is not self.lin:
+                module.reset_parameters()  # type: ignore[operator]
+
+    @abstractmethod
+    def smooth(
+        self,
+        gates: Tensor,
+        x: Tensor | tuple[Tensor, Tensor],
+        edge_index: Adj | None,
+        edge_weight: OptTensor,
+        batch: OptTensor,
+    ) -> Tensor:
+        """Average ``gates`` ``[*, E]`` over the token graph; other arguments as in `forward`."""
+
+    def forward(
+        self,
+        x: Tensor | tuple[Tensor, Tensor],
+        edge_index: OptTensor = None,
+        edge_weight: OptTensor = None,
+        batch: OptTensor = None,
+    ) -> Routing:
+        """Route tokens to experts.
+
+        Args:
+            x: As in :meth:`Router.forward`, or sequences of tokens ``[B, L, D]``.
+            edge_index: As in :meth:`Router.forward`; of sequences, their :math:`B L` tokens are
+                numbered in a row.
+            edge_weight: As in :meth:`Router.forward`.
+            batch: As in :meth:`Router.forward`. Of sequences ``[B, L]``: tokens of one sequence
+                belong together when their number here is the same, so that several texts can be
+                packed in one sequence, and padding kept apart.
+
+        Returns:
+            A :class:`~graphmoe.typing.Routing` of ``N`` rows, for sequences :math:`N = B L`.
+
+        Raises:
+            ValueError: ``x`` or ``batch`` is not what is said here.
+        """
+        if not isinstance(x, Tensor) or x.dim() != 3 or self.level != "node":
+            return super().forward(x, edge_index, edge_weight, batch)
+        if batch is not None and batch.shape != x.shape[:2]:
+            raise ValueError(
+                f"batch tells tokens of a sequence apart: expected shape {list(x.shape[:2])}, "
+                f"got {list(batch.shape)}"
+            )
+        return self.route(x, edge_index, edge_weight, batch)
+
+    def route(
+        self,
+        x: Tensor | tuple[Tensor, Tensor],
+        edge_index: OptTensor = None,
+        edge_weight: OptTensor = None,
+        batch: OptTensor = None,
+    ) -> Routing:
+        """Choose from the averaged gates; ``logits`` are those of the tokens alone."""
+        tokens = routed(x)
+        logits = self.project(self.lin, tokens)
+        gates = self.gates(logits)
+        with torch.autocast(tokens.device.type, enabled=False):
+            smoothed = self.smooth(gates, x, edge_index, edge_weight, batch)
+        routing = self.choose(smoothed.flatten(0, -2), logits.flatten(0, -2))
+        return routing._replace(weight=routing.weight.to(tokens.dtype))
+
+    def route_graphs(self, x: Tensor, size: Tensor) -> Routing:
+        """Graphs as tokens; rows without nodes are kept apart from the others."""
+        return self.route(x, batch=size.eq(0).long())
+
+    def sources(self, x: Tensor | tuple[Tensor, Tensor]) -> OptTensor:
+        """The tokens that edges start from, when they are others than those routed.
+
+        Raises:
+            ValueError: They are missing, or of another width.
+        """
+        if isinstance(x, Tensor):
+            return None
+        source, target = x
+        if source is None or source.dim() != 2 or source.size(1) != target.size(1):
+            got = None if source is None else list(source.shape)
+            raise ValueError(
+                f"a {type(self).__name__} follows edges between tokens of one width: expected "
+                f"sources [N, {target.size(1)}], got {got}"
+            )
+        return source

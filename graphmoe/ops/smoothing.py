@@ -1,0 +1,186 @@
+"""Averaging a routing distribution over a token graph: weights S, and the product S P."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch_geometric.utils import softmax
+
+from graphmoe.ops.edge_products import edge_dot, edge_sum
+from graphmoe.ops.token_graph import TokenGraph
+from graphmoe.typing import OptTensor
+
+
+def smooth(probs: Tensor, weights: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+    r"""Average rows over a token graph: :math:`R = S P`.
+
+    Args:
+        probs: A distribution each token, ``[N, E]``, or ``[B, L, E]`` for dense weights.
+        weights: Row-stochastic :math:`S`: dense ``[B, L, L]``, or a pair of ``edge_index``
+            ``[2, M]`` and the weight ``[M]`` that its column 1 gives to its column 0.
+
+    **Shapes:** ``probs`` to the same.
+    """
+    if isinstance(weights, tuple):
+        (source, target), weight = weights
+        return edge_sum(weight, probs, target, source, probs.size(0))
+    return weights @ probs
+
+
+def edge_similarity(
+    graph: TokenGraph,
+    query: Tensor,
+    key: Tensor,
+    source_key: OptTensor = None,
+    temperature: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    r"""Similarity weights on a sparse token graph.
+
+    .. math::
+        S_{ij} = \mathrm{softmax}_{j \in \mathcal{N}(i) \cup \{i\}}
+            \left(\mathbf{q}_i^\top \mathbf{k}_j / \tau\right)
+
+    Args:
+        graph: Who looks at whom.
+        query: ``[N, F]``, float32 or float64.
+        key: ``[N, F]``.
+        source_key: Keys of the tokens looked at ``[N', F]``, when they are others.
+        temperature: :math:`\tau`.
+
+    Returns:
+        The weight of each edge ``[M]`` (0 for dropped ones), and of each token itself ``[N]``:
+        together they sum to 1 for every token.
+    """
+    source_key = key if source_key is None else source_key
+    query = query / temperature
+    score = edge_dot(query, source_key, graph.row, graph.col)
+    score = score.masked_fill(graph.drop, -torch.inf)
+    own = (query * key).sum(dim=-1)
+    return edge_softmax(score, own, graph.row)
+
+
+def edge_softmax(score: Tensor, own: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
+    """Softmax over the edges of each row and the row's own score.
+
+    **Shapes:** ``[M, *]``, ``[N, *]`` and ``[M]`` to ``[M, *]`` and ``[N, *]``.
+    """
+    num_rows = own.size(0)
+    index = torch.cat([row, torch.arange(num_rows, device=row.device)])
+    weight = softmax(torch.cat([score, own]), index, num_nodes=num_rows)
+    return weight[: row.size(0)], weight[row.size(0) :]
+
+
+def smooth_edges(
+    graph: TokenGraph, weight: Tensor, own: Tensor, probs: Tensor, source: OptTensor = None
+) -> Tensor:
+    """Average rows over a sparse token graph in one sparse product.
+
+    Args:
+        graph: Who looks at whom.
+        weight: Weight of each edge ``[M]``.
+        own: Weight of each token's own row ``[N]``.
+        probs: Rows of the tokens ``[N, E]``.
+        source: Rows of the tokens looked at ``[N', E]``, when they are others.
+    """
+    source = probs if source is None else source
+    around = edge_sum(weight, source, graph.row, graph.col, probs.size(0))
+    return own[:, None] * probs + around
+
+
+def dense_similarity(
+    query: Tensor,
+    key: Tensor,
+    segment: OptTensor = None,
+    causal: bool = False,
+    temperature: float = 1.0,
+) -> Tensor:
+    """Similarity weights between all tokens of a sequence.
+
+    Args:
+        query: ``[B, L, F]``.
+        key: ``[B, L, F]``.
+        segment: Tokens look at those with the same number only ``[B, L]``; for padding, any
+            number of its own.
+        causal: Tokens look at themselves and earlier ones only.
+        temperature: Divides the scores.
+
+    **Shapes:** ``[B, L, F]`` to ``[B, L, L]``; rows sum to 1.
+    """
+    score = (query / temperature) @ key.mT
+    if causal:
+        place = torch.arange(query.size(1), device=query.device)
+        score = score.masked_fill(place[:, None] < place, -torch.inf)
+    if segment is not None:
+        score = score.masked_fill(segment[:, :, None] != segment[:, None, :], -torch.inf)
+    return score.softmax(dim=-1)
+
+
+def smooth_band(
+    probs: Tensor,
+    query: Tensor,
+    key: Tensor,
+    width: int,
+    segment: OptTensor = None,
+    causal: bool = True,
+    temperature: float = 1.0,
+) -> Tensor:
+    """Average rows over the tokens less than ``width`` places away, by similarity.
+
+    Tokens are cut into blocks of ``width``; each looks at its own block and the one before
+    (and after): memory grows with L times ``width``.
+
+    Args:
+        probs: ``[B, L, E]``.
+        query: ``[B, L, F]``.
+        key: ``[B, L, F]``.
+        width: Places, the own one included.
+        segment: Tokens look at those with the same number only ``[B, L]``.
+        causal: Themselves and earlier tokens only.
+        temperature: Divides the scores.
+
+    **Shapes:** ``probs`` to the same.
+    """
+    weights = band_similarity(query, key, width, segment, causal, temperature)
+    smoothed = weights @ _band(probs, width, causal).mT
+    return smoothed.flatten(1, 2)[:, : probs.size(1)]
+
+
+def band_similarity(
+    query: Tensor,
+    key: Tensor,
+    width: int,
+    segment: OptTensor = None,
+    causal: bool = True,
+    temperature: float = 1.0,
+) -> Tensor:
+    """The weights of :func:`smooth_band`: ``[B, blocks, width, 2 or 3 times width]``."""
+    length = query.size(1)
+    place = torch.arange(width, device=query.device)
+    # How far ahead of a token (of the middle block) each column is.
+    ahead = torch.arange((2 if causal else 3) * width, device=query.device) - width
+    ahead = ahead - place[:, None]
+    blocks = _blocks(query / temperature, width)
+    score = blocks @ _band(key, width, causal)
+    within = (ahead > -width) & (ahead <= 0 if causal else ahead < width)
+    same = segment.new_ones(segment.shape) if segment is not None else None
+    inside = query.new_ones(1, length, 1) if same is None else same[..., None]
+    allowed = within & (_band(inside, width, causal) > 0)
+    if segment is not None:
+        other = _band(segment[..., None], width, causal)
+        allowed = allowed & (_blocks(segment[..., None], width) == other)
+    # Rows that only fill up the last block keep something to look at: no NaN reaches gradients.
+    return score.masked_fill(~(allowed | (ahead == 0)), -torch.inf).softmax(dim=-1)
+
+
+def _blocks(x: Tensor, width: int) -> Tensor:
+    """Rows in blocks, the last one filled up: ``[B, L, F]`` to ``[B, blocks, width, F]``."""
+    x = F.pad(x, (0, 0, 0, -x.size(1) % width))
+    return x.view(x.size(0), x.size(1) // width, width, x.size(2))
+
+
+def _band(x: Tensor, width: int, causal: bool) -> Tensor:
+    """Each block beside the one before (and after): ``[B, blocks, F, 2 or 3 times width]``."""
+    fill = -x.size(1) % width
+    x = F.pad(x, (0, 0, width, fill if causal else fill + width))
+    return x.unfold(1, (2 if causal else 3) * width, width)
