@@ -143,11 +143,15 @@ class MoEFFN(nn.Module):
                 f"got {list(x.shape)}"
             )
         shape, tokens = x.shape[:-1], x.reshape(-1, x.size(-1))
-        if batch is None and x.dim() > 2:
-            batch = torch.arange(tokens.size(0), device=x.device).div(
-                max(x.size(-2), 1), rounding_mode="floor"
-            )
-        routing = self.router(tokens, edge_index, edge_weight, batch)
+        if self.router.takes_sequences and x.dim() == 3:
+            batch = None if batch is None else batch.view(shape)
+            routing = self.router(x, edge_index, edge_weight, batch)
+        else:
+            if batch is None and x.dim() > 2:
+                batch = torch.arange(tokens.size(0), device=x.device).div(
+                    max(x.size(-2), 1), rounding_mode="floor"
+                )
+            routing = self.router(tokens, edge_index, edge_weight, batch)
         check_routing(routing, tokens.size(0), self.num_experts)
         out = self._mix(tokens, routing)
         if self.shared_expert is not None:

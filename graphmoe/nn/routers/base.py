@@ -33,7 +33,7 @@ class Router(Float32Buffers, ABC):
             chooses, and all of its nodes follow.
 
     Raises:
-        ValueError: ``num_experts`` or ``k`` is out of range, or ``level`` is unknown.
+        ValueError: A number is out of range, or ``level`` is unknown.
     """
 
     #: Standard deviation of the noise that :meth:`perturb` adds; a schedule may set it.
@@ -43,6 +43,8 @@ class Router(Float32Buffers, ABC):
         self, in_channels: int, num_experts: int, k: int = 1, *, level: str = "node"
     ) -> None:
         super().__init__()
+        if in_channels < 1 and in_channels != -1:
+            raise ValueError(f"expected in_channels >= 1, or -1 to infer it, got {in_channels}")
         if num_experts < 1:
             raise ValueError(f"a router needs at least one expert, got num_experts={num_experts}")
         if not 1 <= k <= num_experts:
@@ -75,6 +77,14 @@ class Router(Float32Buffers, ABC):
         """
         return self.route(x)
 
+    @property
+    def takes_sequences(self) -> bool:
+        """Whether sequences ``[B, L, D]`` may be given too.
+
+        Their shape says which tokens belong together, without a look at ``batch``.
+        """
+        return False
+
     def reset_parameters(self) -> None:
         """Draw all learnable parameters anew."""
 
@@ -89,12 +99,14 @@ class Router(Float32Buffers, ABC):
 
         Args:
             x: Tokens ``[N, D]``; or, on a bipartite graph, a pair ``(x_src, x_dst)`` of which the
-                second is routed.
+                second is routed; or, where :attr:`takes_sequences`, sequences ``[B, L, D]``, whose
+                :math:`N = B L` tokens are numbered in a row.
             edge_index: Token graph ``[2, M]`` (or a sparse adjacency), from column 0 to column 1,
                 for routers that look at neighbours.
             edge_weight: Its weights ``[M]`` or ``[M, H]``.
             batch: Graph of each token ``[N]``, integers from 0, in any order; graphs may be empty.
-                Without it all tokens are of one graph.
+                Without it all tokens are of one graph. For sequences ``[B, L]``: only tokens of
+                one sequence with one number belong together (packed texts, padding).
 
         Returns:
             A :class:`~graphmoe.typing.Routing` of ``N`` rows.
@@ -103,13 +115,19 @@ class Router(Float32Buffers, ABC):
             ValueError: ``x`` or ``batch`` is not what is said here.
         """
         nodes = routed(x)
-        if nodes.dim() != 2 or not nodes.is_floating_point():
+        sequences = self.takes_sequences and self.level == "node" and nodes.dim() == 3
+        if not (sequences or nodes.dim() == 2) or not nodes.is_floating_point():
             raise ValueError(
                 f"a router takes floating-point tokens [N, D], got {nodes.dtype} of shape "
                 f"{list(nodes.shape)}"
             )
+        if sequences and batch is not None and batch.shape != nodes.shape[:2]:
+            raise ValueError(
+                f"batch tells tokens of a sequence apart: expected shape {list(nodes.shape[:2])}, "
+                f"got {list(batch.shape)}"
+            )
         if batch is not None:
-            check_batch(batch, nodes.size(0))
+            check_batch(batch.flatten(), nodes.size(0) * (nodes.size(1) if sequences else 1))
         if self.level == "node":
             return self.route(x, edge_index, edge_weight, batch)
         if batch is None:

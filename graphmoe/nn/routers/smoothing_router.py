@@ -26,10 +26,13 @@ class SmoothingRouter(TopKRouter):
         **kwargs: Further arguments of :class:`TopKRouter`.
     """
 
-    takes_sequences = True
-
     def __init__(self, in_channels: int, num_experts: int, k: int = 1, **kwargs: Any) -> None:
         super().__init__(in_channels, num_experts, k, **kwargs)
+
+    @property
+    def takes_sequences(self) -> bool:
+        """Sequences ``[B, L, D]`` may be given too."""
+        return True
 
     def reset_parameters(self) -> None:
         """Draw all parameters anew."""
@@ -48,39 +51,6 @@ class SmoothingRouter(TopKRouter):
         batch: OptTensor,
     ) -> Tensor:
         """Average ``gates`` ``[*, E]`` over the token graph; other arguments as in `forward`."""
-
-    def forward(
-        self,
-        x: Tensor | tuple[Tensor, Tensor],
-        edge_index: OptTensor = None,
-        edge_weight: OptTensor = None,
-        batch: OptTensor = None,
-    ) -> Routing:
-        """Route tokens to experts.
-
-        Args:
-            x: As in :meth:`Router.forward`, or sequences of tokens ``[B, L, D]``.
-            edge_index: As in :meth:`Router.forward`; of sequences, their :math:`B L` tokens are
-                numbered in a row.
-            edge_weight: As in :meth:`Router.forward`.
-            batch: As in :meth:`Router.forward`. Of sequences ``[B, L]``: tokens of one sequence
-                belong together when their number here is the same, so that several texts can be
-                packed in one sequence, and padding kept apart.
-
-        Returns:
-            A :class:`~graphmoe.typing.Routing` of ``N`` rows, for sequences :math:`N = B L`.
-
-        Raises:
-            ValueError: ``x`` or ``batch`` is not what is said here.
-        """
-        if not isinstance(x, Tensor) or x.dim() != 3 or self.level != "node":
-            return super().forward(x, edge_index, edge_weight, batch)
-        if batch is not None and batch.shape != x.shape[:2]:
-            raise ValueError(
-                f"batch tells tokens of a sequence apart: expected shape {list(x.shape[:2])}, "
-                f"got {list(batch.shape)}"
-            )
-        return self.route(x, edge_index, edge_weight, batch)
 
     def route(
         self,
