@@ -10,6 +10,7 @@ from torch import Tensor
 from torch_geometric.utils import scatter
 
 from graphmoe.nn.routers.base import Router
+from graphmoe.nn.routers.topk_router import TopKRouter
 from graphmoe.nn.routers.two_stage_schedule import TwoStageSchedule
 from graphmoe.ops.balance import switch_loss
 from graphmoe.ops.entropy import entropy
@@ -78,9 +79,8 @@ class EntropyTriggeredRouter(Router):
         level: str = "node",
     ) -> None:
         super().__init__(in_channels, num_experts, k, level=level)
-        self.router = _inner(
-            router, (in_channels, num_experts, k), {"level": level, **(router_kwargs or {})}
-        )
+        sizes = {"in_channels": in_channels, "num_experts": num_experts, "k": k}
+        self.router = _inner(router, {**sizes, "level": level}, router_kwargs or {})
         share = 0.5 if num_experts > 2 else 1.0
         self.schedule = TwoStageSchedule(**{"max_share": share, **(schedule_kwargs or {})})
         self.router.selection_noise = self.schedule.noise.clone()
@@ -92,7 +92,7 @@ class EntropyTriggeredRouter(Router):
         self.schedule.reset_parameters()
         self._pass_noise()
 
-    def route(
+    def forward(
         self,
         x: Tensor | tuple[Tensor, Tensor],
         edge_index: OptTensor = None,
@@ -101,6 +101,16 @@ class EntropyTriggeredRouter(Router):
     ) -> Routing:
         """Route as the wrapped router does."""
         # Not by calling it: one layer is one router for whoever listens to routers with hooks.
+        return self.router.forward(x, edge_index, edge_weight, batch)
+
+    def route(
+        self,
+        x: Tensor | tuple[Tensor, Tensor],
+        edge_index: OptTensor = None,
+        edge_weight: OptTensor = None,
+        batch: OptTensor = None,
+    ) -> Routing:
+        """Route as the wrapped router does."""
         return self.router.route(x, edge_index, edge_weight, batch)
 
     def route_graphs(self, x: Tensor, size: Tensor) -> Routing:
@@ -143,6 +153,22 @@ class EntropyTriggeredRouter(Router):
         self._pass_noise()
         return stage
 
+    @property
+    def takes_sequences(self) -> bool:
+        """Whether the wrapped router takes tokens ``[B, L, D]``."""
+        return getattr(self.router, "takes_sequences", False)
+
+    @property
+    def expert_bias(self) -> OptTensor:
+        """The selection bias of the wrapped router, if it has one."""
+        return getattr(self.router, "expert_bias", None)
+
+    def update_bias(self, load: Tensor) -> None:
+        """Move it: see :meth:`TopKRouter.update_bias`."""
+        if not isinstance(self.router, TopKRouter):
+            raise ValueError(f"a {type(self.router).__name__} has no selection bias")
+        self.router.update_bias(load)
+
     def _pass_noise(self) -> None:
         noise = self.router.selection_noise
         assert noise is not None
@@ -156,20 +182,16 @@ class EntropyTriggeredRouter(Router):
 
 
 def _inner(
-    router: str | type[Router] | Router,
-    sizes: tuple[int, int, int],
-    kwargs: Mapping[str, Any],
+    router: str | type[Router] | Router, expected: Mapping[str, Any], kwargs: Mapping[str, Any]
 ) -> Router:
     if not isinstance(router, Router):
-        in_channels, num_experts, k = sizes
-        router = routers.make(
-            router, in_channels=in_channels, num_experts=num_experts, k=k, **kwargs
-        )
+        router = routers.make(router, **{**expected, **kwargs})
     if not isinstance(router, Router) or isinstance(router, EntropyTriggeredRouter):
         raise ValueError(f"expected a router to wrap, not one with a schedule: got {router!r}")
-    if (router.num_experts, router.level) != (sizes[1], kwargs["level"]):
-        raise ValueError(
-            f"expected a router of {sizes[1]} experts and level {kwargs['level']!r}, got "
-            f"{router!r} of level {router.level!r}"
-        )
+    for name in ("num_experts", "k", "level"):
+        if getattr(router, name) != expected[name]:
+            raise ValueError(
+                f"expected a router with {name}={expected[name]!r} to wrap, got "
+                f"{name}={getattr(router, name)!r}"
+            )
     return router
