@@ -1,0 +1,147 @@
+"""The same small network with other weights for each segment of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules import activation
+from torch_geometric.nn import MLP
+from torch_geometric.nn import Linear as PyGLinear
+
+from graphmoe.ops import segment_matmul
+from graphmoe.typing import OptTensor
+
+#: Modules that do to each row the same thing, whichever expert's it is.
+_ROWWISE = (
+    nn.Identity,
+    nn.Dropout,
+    nn.AlphaDropout,
+    nn.FeatureAlphaDropout,
+    activation.CELU,
+    activation.ELU,
+    activation.GELU,
+    activation.Hardsigmoid,
+    activation.Hardswish,
+    activation.Hardtanh,
+    activation.LeakyReLU,
+    activation.LogSigmoid,
+    activation.Mish,
+    activation.ReLU,
+    activation.ReLU6,
+    activation.SELU,
+    activation.SiLU,
+    activation.Sigmoid,
+    activation.Softplus,
+    activation.Softsign,
+    activation.Tanh,
+)
+
+
+def row_expert(offsets: Tensor, num_rows: int) -> Tensor:
+    """Expert of each row ``[P]``; rows past the last offset count as the last expert's."""
+    rows = torch.arange(num_rows, device=offsets.device)
+    return torch.searchsorted(offsets[1:-1].contiguous(), rows, right=True)
+
+
+def stack(parameters: Sequence[OptTensor]) -> OptTensor:
+    """Parameters of all experts in one tensor, or ``None`` if they have none."""
+    given = [parameter for parameter in parameters if parameter is not None]
+    return torch.stack(given) if given else None
+
+
+def per_row(parameters: Sequence[Tensor], expert: Tensor) -> Tensor:
+    """Its expert's parameter for each row: an embedding, whose gradient needs no atomics."""
+    return F.embedding(expert, torch.stack([p.reshape(-1) for p in parameters]))
+
+
+def linear(lins: Sequence[nn.Module], rows: Tensor, offsets: Tensor) -> Tensor:
+    """A linear layer an expert; each keeps its own parameters."""
+    weight = torch.stack([lin.weight for lin in lins]).mT
+    return segment_matmul(rows, weight, offsets, stack([lin.bias for lin in lins]))
+
+
+def stackable(modules: Sequence[nn.Module]) -> bool:
+    """Whether :func:`apply` can run these as one: equal structure, and layers that it knows."""
+    first = modules[0]
+    if any(type(module) is not type(first) for module in modules):
+        return False
+    if isinstance(first, nn.Sequential):
+        return all(len(m) == len(first) for m in modules) and all(
+            stackable([m[i] for m in modules]) for i in range(len(first))
+        )
+    if type(first) in (nn.Linear, PyGLinear):
+        return _same(modules, "bias", shape=True) and _same(modules, "weight", shape=True)
+    if type(first) is nn.LayerNorm:
+        return len(first.normalized_shape) == 1 and all(str(m) == str(first) for m in modules)
+    if type(first) is MLP:
+        return all(_mlp_layers(m) == _mlp_layers(first) is not None for m in modules)
+    return type(first) in _ROWWISE and all(str(m) == str(first) for m in modules)
+
+
+def _same(modules: Sequence[nn.Module], name: str, shape: bool = False) -> bool:
+    found = [getattr(module, name) for module in modules]
+    if any((f is None) != (found[0] is None) for f in found):
+        return False
+    if found[0] is None or any(nn.parameter.is_lazy(f) for f in found):
+        return True
+    return all(f.shape == found[0].shape for f in found)
+
+
+def _mlp_layers(mlp: nn.Module) -> tuple[str, ...] | None:
+    """All that distinguishes two MLPs but their weights; ``None`` for one with normalisations."""
+    if any(list(norm.parameters()) or list(norm.buffers()) for norm in mlp.norms):
+        return None
+    widths = [f"{lin.in_channels} {lin.out_channels} {lin.bias is None}" for lin in mlp.lins]
+    return (*widths, str(mlp.act), str(mlp.dropout), str(mlp.plain_last), str(mlp.norms))
+
+
+def apply(modules: Sequence[nn.Module], rows: Tensor, offsets: Tensor) -> Tensor:
+    """Run module ``e`` on the rows ``offsets[e]:offsets[e + 1]``.
+
+    What is not :func:`stackable` runs segment by segment, which asks the device where they end.
+    """
+    if not stackable(modules):
+        return _segment_by_segment(modules, rows, offsets)
+    first = modules[0]
+    if isinstance(first, nn.Sequential):
+        for i in range(len(first)):
+            rows = apply([m[i] for m in modules], rows, offsets)
+        return rows
+    if isinstance(first, (nn.Linear, PyGLinear)):
+        return linear(modules, rows, offsets)
+    if isinstance(first, nn.LayerNorm):
+        rows = F.layer_norm(rows, first.normalized_shape, eps=first.eps)
+        expert = row_expert(offsets, rows.size(0))
+        for name, merge in (("weight", torch.mul), ("bias", torch.add)):
+            if getattr(first, name) is not None:
+                rows = merge(rows, per_row([getattr(m, name) for m in modules], expert))
+        return rows
+    if isinstance(first, MLP):
+        return _mlp(modules, rows, offsets)
+    return first(rows)
+
+
+def _mlp(mlps: Sequence[nn.Module], rows: Tensor, offsets: Tensor) -> Tensor:
+    first = mlps[0]
+    for i, p in enumerate(first.dropout):
+        rows = linear([mlp.lins[i] for mlp in mlps], rows, offsets)
+        if i < len(first.norms) and first.act is not None:  # the norms themselves do nothing
+            rows = first.act(rows)
+        rows = F.dropout(rows, p=p, training=first.training)
+    return rows
+
+
+def _segment_by_segment(modules: Sequence[nn.Module], rows: Tensor, offsets: Tensor) -> Tensor:
+    bounds = offsets.tolist()
+    done = [
+        module(rows[start:stop])
+        for module, start, stop in zip(modules, bounds[:-1], bounds[1:], strict=True)
+        if start < stop
+    ]
+    rest = rows.size(0) - bounds[-1]
+    if not done:  # no expert has a row: the widths still have to come from somewhere
+        done = [modules[0](rows[:0])]
+    return torch.cat([*done, done[0].new_zeros(rest, *done[0].shape[1:])])
