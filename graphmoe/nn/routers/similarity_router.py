@@ -135,6 +135,11 @@ class SimilarityRouter(SmoothingRouter):
         self.num_neighbors, self.window, self.max_tokens = num_neighbors, window, max_tokens
         self.lin_similarity = _Bilinear(in_channels, rank)
 
+    @property
+    def is_causal(self) -> bool:
+        """Whether a token's routing never depends on later ones of its sequence."""
+        return self.causal or self.token_graph == "window"
+
     def smooth(
         self,
         gates: Tensor,
