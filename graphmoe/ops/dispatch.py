@@ -37,7 +37,12 @@ class DispatchPlan(NamedTuple):
 
 
 def dispatch_plan(
-    index: Tensor, num_experts: int, mask: OptTensor = None, capacity: int | None = None
+    index: Tensor,
+    num_experts: int,
+    mask: OptTensor = None,
+    capacity: int | None = None,
+    *,
+    validate: bool | None = None,
 ) -> DispatchPlan:
     r"""Sort tokens by expert, stably, without asking the device for a single number.
 
@@ -49,39 +54,60 @@ def dispatch_plan(
         num_experts: Number of experts :math:`E`.
         mask: Slots in use ``[N, k]``, bool. (default: all)
         capacity: Most tokens an expert takes; it drops those that come last. (default: no limit)
+        validate: Look whether ``index`` is in range. (default: only where looking is free, on a
+            CPU and not compiled)
 
     Returns:
         The :class:`DispatchPlan`.
 
     Raises:
-        ValueError: Shapes or dtypes are wrong, or ``num_experts < 1``, or ``capacity < 0``.
+        ValueError: Shapes or dtypes are wrong, ``num_experts < 1``, ``capacity < 0``, or an index
+            is out of range.
     """
     _check(index, num_experts, mask, capacity)
-    num_tokens, k = index.size(0), index.size(1)
-    key = index.reshape(-1).long()
+    if validate or (validate is None and is_plain_cpu(index)):
+        _check_range(index, num_experts, mask)
+    num_tokens, k = index.shape
+    # Radix sorts take as many passes as the keys have bytes.
+    small = torch.int16 if num_experts < 2**15 else torch.int64
+    key = index.reshape(-1).to(small)
     if mask is not None:
         key = key.masked_fill(~mask.reshape(-1), num_experts)
     key, order = torch.sort(key, stable=True)
-    experts = torch.arange(num_experts + 1, device=key.device)
+    experts = torch.arange(num_experts + 1, device=key.device, dtype=small)
     offsets = torch.searchsorted(key, experts)
     position = torch.arange(key.numel(), device=key.device)
     if capacity is not None:
-        rank = position - offsets[key.clamp(max=num_experts)]
+        rank = position - offsets[key.long()]
         key, again = torch.sort(key.masked_fill(rank >= capacity, num_experts), stable=True)
         order, offsets = order[again], torch.searchsorted(key, experts)
     complete = mask is None and capacity is None
-    if not complete:
-        if key.device.type == "cpu" and not torch.compiler.is_compiling():
-            used = int(offsets[-1])
-            order = order[:used]
-            inverse = torch.full_like(key, used).scatter_(0, order, position[:used])
-        else:
-            standing = position.masked_fill(position >= offsets[-1], key.numel())
-            inverse = torch.empty_like(order).scatter(0, order, standing)
+    if complete:
+        standing = position
+    elif is_plain_cpu(key):
+        used = int(offsets[-1])
+        order, standing = order[:used], position[:used]
     else:
-        inverse = torch.empty_like(order).scatter(0, order, position)
-    token = order if k == 1 else torch.div(order, k, rounding_mode="floor")
+        standing = position.masked_fill(position >= offsets[-1], key.numel())
+    inverse = torch.full_like(position, order.numel()).scatter_(0, order, standing)
+    token = order if k == 1 else order.div(k, rounding_mode="floor")
     return DispatchPlan(token, order, inverse, offsets, num_tokens, k, complete)
+
+
+def is_plain_cpu(x: Tensor) -> bool:
+    """Whether reading a value costs nothing: neither on its way to a device, nor traced."""
+    return type(x) is Tensor and x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def _check_range(index: Tensor, num_experts: int, mask: OptTensor) -> None:
+    if mask is not None:
+        index = index.masked_fill(~mask, 0)
+    if index.numel() == 0:
+        return
+    lowest, highest = (int(value) for value in index.aminmax())
+    if lowest < 0 or highest >= num_experts:
+        wrong = lowest if lowest < 0 else highest
+        raise ValueError(f"expected experts in 0 .. {num_experts - 1}, got {wrong}")
 
 
 def _check(index: Tensor, num_experts: int, mask: OptTensor, capacity: int | None) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from graphmoe.ops.segment_backends import MATMUL, OUTER, choose_backend, outer_results
 from graphmoe.typing import OptTensor
 
 
@@ -15,54 +15,68 @@ def segment_matmul(x: Tensor, weight: Tensor, offsets: Tensor, bias: OptTensor =
     r"""Multiply each segment of rows with a matrix of its own.
 
     .. math::
-        \mathbf{out}_p = \mathbf{x}_p \mathbf{W}_e + \mathbf{b}_e \quad\text{for }
+        \mathbf{y}_p = \mathbf{x}_p \mathbf{W}_e + \mathbf{b}_e \quad\text{for}\quad
         \mathrm{offsets}_e \le p < \mathrm{offsets}_{e+1}
+
+    The operator is opaque to tracing, never asks a device other than a CPU for a number, and has
+    gradients of every order. ``weight`` may be a transposed view: it is not copied.
 
     Args:
         x: Rows sorted by segment ``[P, K]``.
         weight: A matrix each segment ``[E, K, F]``.
-        offsets: Where segments start and end ``[E + 1]``, int64, ascending from 0. Rows past
-            ``offsets[-1]`` give zeros.
-        bias: A vector each segment ``[E, F]``.
+        offsets: Where segments start and end ``[E + 1]``, rising from 0 to at most :math:`P`. Rows
+            past ``offsets[-1]`` give zeros.
+        bias: A vector each segment ``[E, F]``. (default: none)
 
     **Shapes:** ``[P, K]``, ``[E, K, F]``, ``[E + 1]``, ``[E, F]`` to ``[P, F]``.
 
     Raises:
-        ValueError: Shapes do not fit.
+        ValueError: Shapes or dtypes do not fit; on a CPU also: offsets that fall.
     """
+    device, offsets = x.device.type, offsets.long()
+    if not torch.is_autocast_enabled(device):
+        _check(x, weight, offsets, bias)
+        return _matmul(x, weight, offsets, bias)
+    # Autocast does not know this operator: do what it does for a linear layer.
+    dtype = torch.get_autocast_dtype(device)
+    x, weight = _cast(x, dtype), _cast(weight, dtype)
+    bias = None if bias is None else _cast(bias, dtype)
     _check(x, weight, offsets, bias)
-    return _matmul(x, weight, offsets, bias)
+    with torch.autocast(device, enabled=False):
+        return _matmul(x, weight, offsets, bias)
+
+
+def _cast(x: Tensor, dtype: torch.dtype) -> Tensor:
+    return x if x.dtype == torch.float64 else x.to(dtype)
 
 
 def _check(x: Tensor, weight: Tensor, offsets: Tensor, bias: OptTensor) -> None:
-    if x.dim() != 2 or weight.dim() != 3 or x.size(1) != weight.size(1):
+    if x.dim() != 2 or weight.dim() != 3 or x.size(1) != weight.size(1) or weight.size(0) == 0:
         raise ValueError(
-            f"expected rows [P, K] and weights [E, K, F], "
+            f"expected rows [P, K] and weights [E, K, F] with E >= 1, "
             f"got {list(x.shape)} and {list(weight.shape)}"
         )
     if offsets.dim() != 1 or offsets.size(0) != weight.size(0) + 1:
         raise ValueError(
             f"expected offsets of shape [{weight.size(0) + 1}], got {list(offsets.shape)}"
         )
-    if bias is not None and (bias.dim() != 2 or bias.shape != weight.shape[::2]):
+    if bias is not None and bias.shape != weight.shape[::2]:
         raise ValueError(
             f"expected a bias of shape {list(weight.shape[::2])}, got {list(bias.shape)}"
         )
+    dtypes = [t.dtype for t in (x, weight, bias) if t is not None]
+    if len(set(dtypes)) > 1 or not x.is_floating_point():
+        raise ValueError(f"expected rows, weights and bias of one floating dtype, got {dtypes}")
+
+
+def _backend(x: Tensor, in_width: int, out_width: int) -> str:
+    capability = torch.cuda.get_device_capability(x.device) if x.is_cuda else (0, 0)
+    return choose_backend(x.device.type, x.dtype, in_width, out_width, capability)
 
 
 @torch.library.custom_op("graphmoe::segment_matmul", mutates_args=())
 def _matmul(x: Tensor, weight: Tensor, offsets: Tensor, bias: OptTensor) -> Tensor:
-    out = x.new_empty(x.size(0), weight.size(2))
-    bounds = offsets.tolist()
-    for e, (start, stop) in enumerate(itertools.pairwise(bounds)):
-        if start == stop:
-            continue
-        if bias is None:
-            torch.mm(x[start:stop], weight[e], out=out[start:stop])
-        else:
-            torch.addmm(bias[e], x[start:stop], weight[e], out=out[start:stop])
-    out[bounds[-1] :].zero_()
-    return out
+    return MATMUL[_backend(x, *weight.shape[1:])](x, weight, offsets, bias)
 
 
 @_matmul.register_fake
@@ -72,51 +86,45 @@ def _(x: Tensor, weight: Tensor, offsets: Tensor, bias: OptTensor) -> Tensor:
 
 @torch.library.custom_op("graphmoe::segment_outer", mutates_args=())
 def _outer(x: Tensor, y: Tensor, offsets: Tensor, with_sum: bool) -> tuple[Tensor, Tensor]:
-    bounds = offsets.tolist()
-    out = x.new_empty(len(bounds) - 1, x.size(1), y.size(1))
-    total = y.new_empty(len(bounds) - 1 if with_sum else 0, y.size(1))
-    for e, (start, stop) in enumerate(itertools.pairwise(bounds)):
-        torch.mm(x[start:stop].t(), y[start:stop], out=out[e])
-        if with_sum:
-            torch.sum(y[start:stop], dim=0, out=total[e])
-    return out, total
+    return OUTER[_backend(x, x.size(1), y.size(1))](x, y, offsets, with_sum)
 
 
 @_outer.register_fake
 def _(x: Tensor, y: Tensor, offsets: Tensor, with_sum: bool) -> tuple[Tensor, Tensor]:
-    segments = offsets.size(0) - 1
-    out = x.new_empty(segments, x.size(1), y.size(1))
-    return out, y.new_empty(segments if with_sum else 0, y.size(1))
+    return outer_results(x, y, offsets, with_sum)
 
 
-def _setup_matmul(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, weight, offsets, bias = inputs
+# The gradient of a product a segment is an outer product a segment, and the other way round: the
+# two operators are all that derivatives of any order need.
+
+
+def _keep_matmul(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, weight, offsets, _ = inputs
     ctx.save_for_backward(x, weight, offsets)
-    ctx.with_bias = bias is not None
 
 
-def _backward_matmul(ctx: Any, grad: Tensor) -> tuple[OptTensor, ...]:
+def _matmul_backward(ctx: Any, grad: Tensor) -> tuple[OptTensor, ...]:
     x, weight, offsets = ctx.saved_tensors
     need_x, need_weight, _, need_bias = ctx.needs_input_grad
     grad_x = _matmul(grad, weight.mT, offsets, None) if need_x else None
-    grad_weight = grad_bias = None
-    if need_weight or need_bias:
-        grad_weight, grad_bias = _outer(x, grad, offsets, need_bias)
+    if not (need_weight or need_bias):
+        return grad_x, None, None, None
+    grad_weight, grad_bias = _outer(x, grad, offsets, need_bias)
     return grad_x, grad_weight if need_weight else None, None, grad_bias if need_bias else None
 
 
-def _setup_outer(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+def _keep_outer(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     x, y, offsets, ctx.with_sum = inputs
     ctx.save_for_backward(x, y, offsets)
 
 
-def _backward_outer(ctx: Any, grad: Tensor, grad_sum: Tensor) -> tuple[OptTensor, ...]:
+def _outer_backward(ctx: Any, grad: Tensor, grad_sum: Tensor) -> tuple[OptTensor, ...]:
     x, y, offsets = ctx.saved_tensors
-    need_x, need_y, _, _ = ctx.needs_input_grad
+    need_x, need_y = ctx.needs_input_grad[:2]
     grad_x = _matmul(y, grad.mT, offsets, None) if need_x else None
     grad_y = _matmul(x, grad, offsets, grad_sum if ctx.with_sum else None) if need_y else None
     return grad_x, grad_y, None, None
 
 
-_matmul.register_autograd(_backward_matmul, setup_context=_setup_matmul)
-_outer.register_autograd(_backward_outer, setup_context=_setup_outer)
+_matmul.register_autograd(_matmul_backward, setup_context=_keep_matmul)
+_outer.register_autograd(_outer_backward, setup_context=_keep_outer)
