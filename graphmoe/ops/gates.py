@@ -11,6 +11,8 @@ from graphmoe.typing import OptTensor
 def top_k(scores: Tensor, k: int) -> Tensor:
     """The ``k`` largest of each row, largest first; of equals, the lower index.
 
+    The choice alone: it has no gradient.
+
     Args:
         scores: ``[N, E]``.
         k: At most :math:`E`.
@@ -24,7 +26,16 @@ def top_k(scores: Tensor, k: int) -> Tensor:
     scores = scores.detach()
     if k == 1:
         return scores.argmax(dim=1, keepdim=True)
-    return scores.argsort(dim=1, descending=True, stable=True)[:, :k]
+    if k > max(4, scores.size(1) // 4):
+        return scores.argsort(dim=1, descending=True, stable=True)[:, :k]
+    # torch.topk orders equals as it likes. A few searches for the first maximum are faster than a
+    # stable sort; what was found goes below even the experts that somebody ruled out with -inf.
+    left = scores.clamp(min=torch.finfo(scores.dtype).min)
+    found = [left.argmax(dim=1, keepdim=True)]
+    for _ in range(k - 1):
+        left = left.scatter_(1, found[-1], -torch.inf)
+        found.append(left.argmax(dim=1, keepdim=True))
+    return torch.cat(found, dim=1)
 
 
 def topk_gates(
