@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch_geometric.nn.resolver import activation_resolver
 
 from graphmoe.nn.experts.stacked_linear import StackedLinear
+from graphmoe.ops.segment_mlp import activation_name, segment_mlp
 from graphmoe.registry import experts
 
 
@@ -115,16 +116,17 @@ class MLPExperts(nn.Module):
         """
         if self.up.is_lazy:
             self._materialize(x.size(-1))
+        act = activation_name(self.act)
+        if act is not None:
+            up, down = self.up, self.down
+            return segment_mlp(
+                x, up.weight, down.weight, offsets, up.bias, down.bias, act, self.gated
+            )
         hidden = self.up(x, offsets)
         if self.gated:
             gate, hidden = hidden.chunk(2, dim=-1)
-            hidden = self._activate(gate) * hidden
-        else:
-            hidden = self._activate(hidden)
-        return self.down(hidden, offsets)
-
-    def _activate(self, x: Tensor) -> Tensor:
-        return x if self.act is None else self.act(x)
+            return self.down(self.act(gate) * hidden, offsets)
+        return self.down(self.act(hidden), offsets)
 
     def __repr__(self) -> str:
         return (

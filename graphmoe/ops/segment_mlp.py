@@ -1,0 +1,365 @@
+"""Two products a segment of rows with an activation between them, as a single operator."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graphmoe.ops.segment_matmul import segment_matmul
+from graphmoe.typing import OptTensor
+
+#: Activations that the operator knows; :func:`activation_name` finds the one a module computes.
+ACTIVATIONS = ("gelu", "gelu_tanh", "identity", "relu", "silu")
+
+#: Rows worked on at a time: what they need between the two products stays in the caches, while
+#: the products are still large enough to run at full speed.
+BLOCK = 1024
+
+
+def segment_mlp(
+    x: Tensor,
+    up: Tensor,
+    down: Tensor,
+    offsets: Tensor,
+    up_bias: OptTensor = None,
+    down_bias: OptTensor = None,
+    act: str = "gelu",
+    gated: bool = False,
+) -> Tensor:
+    r"""Send each segment of rows through a two-layer network of its own.
+
+    .. math::
+        \mathbf{h}_p = \mathbf{x}_p \mathbf{U}_e + \mathbf{b}_e, \qquad
+        \mathbf{out}_p = \sigma(\mathbf{h}_p) \mathbf{V}_e + \mathbf{c}_e \quad\text{for }
+        \mathrm{offsets}_e \le p < \mathrm{offsets}_{e+1}
+
+    and, if ``gated``, with :math:`\sigma(\mathbf{h}^{(1)}_p) \odot \mathbf{h}^{(2)}_p`, the halves
+    of :math:`\mathbf{h}_p`, in the place of :math:`\sigma(\mathbf{h}_p)`.
+
+    On a CPU it goes through the rows in blocks and keeps :math:`\mathbf{h}` alone for the
+    gradient: neither the activations nor their gradients ever exist in full, which saves more time
+    than computing the activations twice takes. Elsewhere it is two products of
+    :func:`~graphmoe.ops.segment_matmul`.
+
+    Args:
+        x: Rows sorted by segment ``[P, D]``.
+        up: First matrix of each segment ``[E, D, H]``, or ``[E, D, 2 H]`` if ``gated``.
+        down: Second matrix of each segment ``[E, H, F]``.
+        offsets: Where segments start and end ``[E + 1]``, int64, ascending from 0. Rows past
+            ``offsets[-1]`` give zeros.
+        up_bias: A vector each segment, as wide as the first product.
+        down_bias: A vector each segment ``[E, F]``.
+        act: The activation :math:`\sigma`, one of :data:`ACTIVATIONS`.
+        gated: Whether the first product holds a gate as well.
+
+    **Shapes:** ``[P, D]`` to ``[P, F]``.
+
+    Raises:
+        ValueError: Shapes do not fit, or the activation is unknown.
+    """
+    if act not in ACTIVATIONS:
+        raise ValueError(f"act is one of {', '.join(ACTIVATIONS)}, got {act!r}")
+    device = x.device.type
+    if device != "cpu":
+        return _plain(x, up, down, offsets, up_bias, down_bias, act, gated)
+    if torch.is_autocast_enabled(device):
+        # Autocast does not know this operator: do what it does for linear layers.
+        dtype = torch.get_autocast_dtype(device)
+        x, up, down = (_cast(t, dtype) for t in (x, up, down))
+        up_bias, down_bias = (t if t is None else _cast(t, dtype) for t in (up_bias, down_bias))
+        with torch.autocast(device, enabled=False):
+            return segment_mlp(x, up, down, offsets, up_bias, down_bias, act, gated)
+    _check(x, up, down, offsets, up_bias, down_bias, gated)
+    tensors = (x, up, down, up_bias, down_bias)
+    keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    return _mlp(x, up, down, offsets, up_bias, down_bias, act, gated, keep)[0]
+
+
+def activation_name(act: Any) -> str | None:
+    """The name under which :func:`segment_mlp` knows a module or function, or ``None``."""
+    if act is None or isinstance(act, torch.nn.Identity):
+        return "identity"
+    if isinstance(act, torch.nn.GELU):
+        return {"none": "gelu", "tanh": "gelu_tanh"}[act.approximate]
+    if act in (torch.relu, torch.nn.functional.relu) or type(act) is torch.nn.ReLU:
+        return "relu"
+    if act is torch.nn.functional.silu or type(act) is torch.nn.SiLU:
+        return "silu"
+    return "gelu" if act is torch.nn.functional.gelu else None
+
+
+def _cast(x: Tensor, dtype: torch.dtype) -> Tensor:
+    return x if x.dtype == torch.float64 else x.to(dtype)
+
+
+def _check(
+    x: Tensor,
+    up: Tensor,
+    down: Tensor,
+    offsets: Tensor,
+    up_bias: OptTensor,
+    down_bias: OptTensor,
+    gated: bool,
+) -> None:
+    if up.dim() != 3 or down.dim() != 3 or up.size(2) != (1 + gated) * down.size(1):
+        raise ValueError(
+            f"expected weights [E, D, {'2 H' if gated else 'H'}] and [E, H, F], "
+            f"got {list(up.shape)} and {list(down.shape)}"
+        )
+    if x.dim() != 2 or x.size(1) != up.size(1):
+        raise ValueError(f"expected rows [P, {up.size(1)}], got {list(x.shape)}")
+    if up.size(0) != down.size(0) or tuple(offsets.shape) != (up.size(0) + 1,):
+        raise ValueError(
+            f"expected {up.size(0)} segments, got {down.size(0)} second matrices and offsets of "
+            f"shape {list(offsets.shape)}"
+        )
+    for weight, bias in ((up, up_bias), (down, down_bias)):
+        if bias is not None and bias.shape != weight.shape[::2]:
+            raise ValueError(
+                f"expected a bias of shape {list(weight.shape[::2])}, got {list(bias.shape)}"
+            )
+    dtypes = [t.dtype for t in (x, up, down, up_bias, down_bias) if t is not None]
+    if len(set(dtypes)) > 1 or not x.is_floating_point():
+        raise ValueError(f"expected rows, weights and biases of one floating dtype, got {dtypes}")
+
+
+# ------------------------------------------------------------------------ in whole tensors
+
+
+def _plain(
+    x: Tensor,
+    up: Tensor,
+    down: Tensor,
+    offsets: Tensor,
+    up_bias: OptTensor,
+    down_bias: OptTensor,
+    act: str,
+    gated: bool,
+) -> Tensor:
+    hidden = segment_matmul(x, up, offsets, up_bias)
+    if gated:
+        gate, hidden = hidden.chunk(2, dim=-1)
+        hidden = _activate(gate, act) * hidden
+    else:
+        hidden = _activate(hidden, act)
+    return segment_matmul(hidden, down, offsets, down_bias)
+
+
+def _activate(x: Tensor, act: str) -> Tensor:
+    if act == "identity":
+        return x
+    if act.startswith("gelu"):
+        return torch.nn.functional.gelu(x, approximate="tanh" if act == "gelu_tanh" else "none")
+    return torch.relu(x) if act == "relu" else torch.nn.functional.silu(x)
+
+
+def _activate_into(out: Tensor, x: Tensor, act: str) -> Tensor:
+    if act == "identity":
+        return out.copy_(x)
+    if act.startswith("gelu"):
+        approximate = "tanh" if act == "gelu_tanh" else "none"
+        return torch.ops.aten.gelu.out(x, approximate=approximate, out=out)
+    if act == "relu":
+        return torch.clamp_min(x, 0, out=out)
+    return torch.ops.aten.silu.out(x, out=out)
+
+
+def _activate_backward_into(out: Tensor, grad: Tensor, x: Tensor, act: str) -> Tensor:
+    aten = torch.ops.aten
+    if act == "identity":
+        return out.copy_(grad)
+    if act.startswith("gelu"):
+        approximate = "tanh" if act == "gelu_tanh" else "none"
+        return aten.gelu_backward.grad_input(grad, x, approximate=approximate, grad_input=out)
+    if act == "relu":
+        return aten.threshold_backward.grad_input(grad, x, 0, grad_input=out)
+    return aten.silu_backward.grad_input(grad, x, grad_input=out)
+
+
+# ------------------------------------------------------------------------ in blocks of rows
+
+
+def _blocks(offsets: list[int], dtype: torch.dtype) -> list[tuple[int, int, int]]:
+    """``(segment, start, stop)`` of every block.
+
+    In half precision a segment is one block: adding up the blocks' gradients would round them.
+    """
+    found = []
+    for segment, (first, last) in enumerate(pairwise(offsets)):
+        # Blocks of one size, not a remainder: a product of few rows runs below full speed.
+        rows = max(last - first, 1)
+        if dtype in (torch.float32, torch.float64):
+            rows = -(-rows // -(-rows // BLOCK))
+        found += [(segment, start, min(start + rows, last)) for start in range(first, last, rows)]
+    return found
+
+
+def _product(out: Tensor, x: Tensor, weight: Tensor, bias: OptTensor) -> None:
+    if bias is None:
+        torch.mm(x, weight, out=out)
+    else:
+        torch.addmm(bias, x, weight, out=out)
+
+
+@torch.library.custom_op("graphmoe::segment_mlp", mutates_args=(), device_types="cpu")
+def _mlp(
+    x: Tensor,
+    up: Tensor,
+    down: Tensor,
+    offsets: Tensor,
+    up_bias: OptTensor,
+    down_bias: OptTensor,
+    act: str,
+    gated: bool,
+    keep: bool,
+) -> tuple[Tensor, Tensor]:
+    bounds = offsets.tolist()
+    blocks = _blocks(bounds, x.dtype)
+    rows = max((stop - start for _, start, stop in blocks), default=0)
+    out = x.new_empty(x.size(0), down.size(2))
+    kept = x.new_empty(x.size(0) if keep else 0, up.size(2))
+    hidden = kept if keep else x.new_empty(rows, up.size(2))
+    active = x.new_empty(rows, down.size(1))
+    for e, start, stop in blocks:
+        h = hidden[start:stop] if keep else hidden[: stop - start]
+        a = active[: stop - start]
+        _product(h, x[start:stop], up[e], None if up_bias is None else up_bias[e])
+        if gated:
+            gate, value = h.chunk(2, dim=-1)
+            _activate_into(a, gate, act).mul_(value)
+        else:
+            _activate_into(a, h, act)
+        _product(out[start:stop], a, down[e], None if down_bias is None else down_bias[e])
+    out[bounds[-1] :].zero_()
+    kept[bounds[-1] :].zero_()
+    return out, kept
+
+
+@_mlp.register_fake
+def _(
+    x: Tensor,
+    up: Tensor,
+    down: Tensor,
+    offsets: Tensor,
+    up_bias: OptTensor,
+    down_bias: OptTensor,
+    act: str,
+    gated: bool,
+    keep: bool,
+) -> tuple[Tensor, Tensor]:
+    out = x.new_empty(x.size(0), down.size(2))
+    return out, x.new_empty(x.size(0) if keep else 0, up.size(2))
+
+
+@torch.library.custom_op("graphmoe::segment_mlp_backward", mutates_args=(), device_types="cpu")
+def _mlp_backward(
+    grad: Tensor,
+    kept: Tensor,
+    x: Tensor,
+    up: Tensor,
+    down: Tensor,
+    offsets: Tensor,
+    act: str,
+    gated: bool,
+    with_x: bool,
+    with_up_bias: bool,
+    with_down_bias: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    bounds = offsets.tolist()
+    blocks = _blocks(bounds, x.dtype)
+    rows = max((stop - start for _, start, stop in blocks), default=0)
+    grad = grad.contiguous()
+    grad_x = x.new_empty(x.size(0) if with_x else 0, x.size(1))
+    grad_up, grad_down = torch.zeros_like(up), torch.zeros_like(down)
+    grad_up_bias = up.new_zeros(up.size(0) if with_up_bias else 0, up.size(2))
+    grad_down_bias = down.new_zeros(down.size(0) if with_down_bias else 0, down.size(2))
+    active, grad_active = (x.new_empty(rows, down.size(1)) for _ in range(2))
+    grad_hidden = x.new_empty(rows, up.size(2))
+    for e, start, stop in blocks:
+        count = stop - start
+        h, g = kept[start:stop], grad[start:stop]
+        a, grad_a, grad_h = active[:count], grad_active[:count], grad_hidden[:count]
+        torch.mm(g, down[e].t(), out=grad_a)
+        if gated:
+            gate, value = h.chunk(2, dim=-1)
+            grad_gate, grad_value = grad_h.chunk(2, dim=-1)
+            _activate_into(a, gate, act)
+            torch.mul(grad_a, a, out=grad_value)
+            _activate_backward_into(grad_gate, grad_a.mul_(value), gate, act)
+            a.mul_(value)
+        else:
+            _activate_into(a, h, act)
+            _activate_backward_into(grad_h, grad_a, h, act)
+        grad_down[e].addmm_(a.t(), g)
+        grad_up[e].addmm_(x[start:stop].t(), grad_h)
+        if with_up_bias:
+            grad_up_bias[e] += grad_h.sum(0)
+        if with_down_bias:
+            grad_down_bias[e] += g.sum(0)
+        if with_x:
+            torch.mm(grad_h, up[e].t(), out=grad_x[start:stop])
+    grad_x[bounds[-1] :].zero_()
+    return grad_x, grad_up, grad_down, grad_up_bias, grad_down_bias
+
+
+@_mlp_backward.register_fake
+def _(
+    grad: Tensor,
+    kept: Tensor,
+    x: Tensor,
+    up: Tensor,
+    down: Tensor,
+    offsets: Tensor,
+    act: str,
+    gated: bool,
+    with_x: bool,
+    with_up_bias: bool,
+    with_down_bias: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    return (
+        x.new_empty(x.size(0) if with_x else 0, x.size(1)),
+        torch.empty_like(up),
+        torch.empty_like(down),
+        up.new_empty(up.size(0) if with_up_bias else 0, up.size(2)),
+        down.new_empty(down.size(0) if with_down_bias else 0, down.size(2)),
+    )
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    *tensors, ctx.act, ctx.gated, _ = inputs
+    ctx.save_for_backward(*tensors, output[1])
+
+
+def _backward(ctx: Any, grad: Tensor, _: OptTensor) -> tuple[OptTensor | None, ...]:
+    *tensors, kept = ctx.saved_tensors
+    x, up, down, offsets = tensors[:4]
+    needed = ctx.needs_input_grad[:6]
+    if torch.is_grad_enabled():
+        # The gradient is itself to be differentiated: take the way whose every step can be.
+        out = _plain(x, up, down, offsets, tensors[4], tensors[5], ctx.act, ctx.gated)
+        wanted = [t for t, need in zip(tensors, needed, strict=True) if need]
+        found = iter(torch.autograd.grad(out, wanted, grad, create_graph=True))
+        return *(next(found) if need else None for need in needed), None, None, None
+    with_up_bias, with_down_bias = needed[4], needed[5]
+    grads = _mlp_backward(
+        grad, kept, x, up, down, offsets, ctx.act, ctx.gated, needed[0], with_up_bias,
+        with_down_bias,
+    )  # fmt: skip
+    grad_x, grad_up, grad_down, grad_up_bias, grad_down_bias = grads
+    return (
+        grad_x if needed[0] else None,
+        grad_up if needed[1] else None,
+        grad_down if needed[2] else None,
+        None,
+        grad_up_bias if with_up_bias else None,
+        grad_down_bias if with_down_bias else None,
+        None,
+        None,
+        None,
+    )
+
+
+_mlp.register_autograd(_backward, setup_context=_setup)
