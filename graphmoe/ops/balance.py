@@ -67,7 +67,7 @@ def importance_loss(
 
     **Shapes:** ``[N, k]``, ``[N, k]`` to a scalar.
     """
-    weight = _wide(weight) if mask is None else _wide(weight).masked_fill(~mask, 0)
+    weight = _wide(weight) if mask is None else _wide(weight).masked_fill(mask.logical_not(), 0)
     index = index.reshape(-1).long()
     return load_loss(scatter(weight.reshape(-1), index, dim=0, dim_size=num_experts))
 
@@ -136,5 +136,5 @@ def _mean(x: Tensor, mask: OptTensor) -> Tensor:
     if mask is None:
         return x.sum(dim=0) / max(x.size(0), 1)
     used = mask.any(dim=1)
-    x = x.masked_fill(~used if x.dim() == 1 else ~used[:, None], 0)
+    x = x.masked_fill(used.logical_not() if x.dim() == 1 else used.logical_not().unsqueeze(1), 0)
     return x.sum(dim=0) / used.sum().clamp_min(1)

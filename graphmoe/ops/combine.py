@@ -122,7 +122,7 @@ class _Combine(torch.autograd.Function):
             if scale is not None:
                 # A copy less, unless somebody will differentiate through this.
                 product = torch.mul if torch.is_grad_enabled() else Tensor.mul_
-                rows = product(rows, scale[:, None])
+                rows = product(rows, scale.unsqueeze(1))
         return rows, grad_weight, None, None, None, None, None
 
 
@@ -153,13 +153,13 @@ def _sum_rows(y: Tensor, weight: OptTensor, slots: Tensor, complete: bool) -> Te
     rows = y.index_select(0, (slots if complete else slots.clamp(max=y.size(0) - 1)).flatten())
     rows = rows.view(*slots.shape, y.size(1))
     if not complete:
-        rows = rows.masked_fill((slots >= y.size(0))[:, :, None], 0)
+        rows = rows.masked_fill((slots >= y.size(0)).unsqueeze(2), 0)
     if weight is not None:
-        rows = rows * weight[:, :, None]
+        rows = rows * weight.unsqueeze(2)
     return rows.sum(dim=1) if slots.size(1) > 1 else rows.squeeze(1)
 
 
 def _row_dots(a: Tensor, b: Tensor) -> Tensor:
     if is_plain_cpu(a) and a.dtype in (torch.float32, torch.float64):
-        return torch.bmm(a[:, None, :], b[:, :, None]).view(-1)  # no product is ever written
+        return torch.bmm(a.unsqueeze(1), b.unsqueeze(2)).view(-1)  # no product is ever written
     return (a * b).sum(dim=1)

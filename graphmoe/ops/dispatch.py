@@ -72,15 +72,15 @@ def dispatch_plan(
     small = torch.int16 if num_experts < 2**15 else torch.int64
     key = index.reshape(-1).to(small)
     if mask is not None:
-        key = key.masked_fill(~mask.reshape(-1), num_experts)
+        key = key.masked_fill(mask.reshape(-1).logical_not(), num_experts)
     key, order = torch.sort(key, stable=True)
     experts = torch.arange(num_experts + 1, device=key.device, dtype=small)
     offsets = torch.searchsorted(key, experts)
     position = torch.arange(key.numel(), device=key.device)
     if capacity is not None:
-        rank = position - offsets[key.long()]
+        rank = position - offsets.index_select(0, key.long())
         key, again = torch.sort(key.masked_fill(rank >= capacity, num_experts), stable=True)
-        order, offsets = order[again], torch.searchsorted(key, experts)
+        order, offsets = order.index_select(0, again), torch.searchsorted(key, experts)
     complete = mask is None and capacity is None
     if complete:
         standing = position
@@ -88,7 +88,7 @@ def dispatch_plan(
         used = int(offsets[-1])
         order, standing = order[:used], position[:used]
     else:
-        standing = position.masked_fill(position >= offsets[-1], key.numel())
+        standing = position.masked_fill(position >= offsets.select(0, -1), key.numel())
     inverse = torch.full_like(position, order.numel()).scatter_(0, order, standing)
     token = order if k == 1 else order.div(k, rounding_mode="floor")
     return DispatchPlan(token, order, inverse, offsets, num_tokens, k, complete)
@@ -101,7 +101,7 @@ def is_plain_cpu(x: Tensor) -> bool:
 
 def _check_range(index: Tensor, num_experts: int, mask: OptTensor) -> None:
     if mask is not None:
-        index = index.masked_fill(~mask, 0)
+        index = index.masked_fill(mask.logical_not(), 0)
     if index.numel() == 0:
         return
     lowest, highest = (int(value) for value in index.aminmax())

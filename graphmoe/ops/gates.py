@@ -27,7 +27,7 @@ def top_k(scores: Tensor, k: int) -> Tensor:
     if k == 1:
         return scores.argmax(dim=1, keepdim=True)
     if k > max(4, scores.size(1) // 4):
-        return scores.argsort(dim=1, descending=True, stable=True)[:, :k]
+        return scores.argsort(dim=1, descending=True, stable=True).narrow(1, 0, k)
     # torch.topk orders equals as it likes. A few searches for the first maximum are faster than a
     # stable sort; what was found goes below even the experts that somebody ruled out with -inf.
     left = scores.clamp(min=torch.finfo(scores.dtype).min)
@@ -80,8 +80,8 @@ def top_p_gates(
     weight = probs.gather(1, index)
     before = weight.detach().cumsum(dim=1) - weight.detach()
     mask = before < p
-    mask[:, :min_k] = True
-    weight = weight.masked_fill(~mask, 0)
+    mask.narrow(1, 0, min(min_k, mask.size(1))).fill_(True)
+    weight = weight.masked_fill(mask.logical_not(), 0)
     if renormalize:
         weight = normalize(weight)
     return index, weight, mask

@@ -117,31 +117,37 @@ def _slow(dtype: torch.dtype) -> bool:
 def grouped_matmul(x: Tensor, weight: Tensor, offsets: Tensor, bias: OptTensor) -> Tensor:
     """The same by torch's grouped kernel, which leaves rows past the last segment unwritten."""
     assert _grouped_mm is not None
-    out = _grouped_mm(_aligned(x), _aligned(weight), offs=offsets[1:].int())
+    out = _grouped_mm(_aligned(x), _aligned(weight), offs=_ends(offsets))
     expert, unused = _segment_of_row(x.size(0), offsets)
     if bias is not None:
-        out += bias[expert]
-    return out.masked_fill_(unused[:, None], 0)
+        out += bias.index_select(0, expert)
+    return out.masked_fill_(unused.unsqueeze(1), 0)
 
 
 def grouped_outer(x: Tensor, y: Tensor, offsets: Tensor, with_sum: bool) -> tuple[Tensor, Tensor]:
     """The same by torch's grouped kernel; the sum is one more product, with a column of ones."""
     assert _grouped_mm is not None
-    ends, empty = offsets[1:].int(), (offsets.diff() == 0)[:, None, None]
+    ends, empty = _ends(offsets), offsets.diff().eq(0).view(-1, 1, 1)
     x, y = _aligned(x), _aligned(y)
     # Nothing says what the kernel writes where there was nothing to add up.
     out = _grouped_mm(x.t(), y, offs=ends).masked_fill(empty, 0)
     if not with_sum:
         return out, y.new_empty(0, y.size(1))
     ones = y.new_ones(y.size(0), 8)  # eight: as few as the kernel's alignment allows
-    return out, _grouped_mm(ones.t(), y, offs=ends).masked_fill(empty, 0)[:, 0].contiguous()
+    total = _grouped_mm(ones.t(), y, offs=ends).masked_fill(empty, 0)
+    return out, total.select(1, 0).contiguous()
+
+
+def _ends(offsets: Tensor) -> Tensor:
+    return offsets.narrow(0, 1, offsets.size(0) - 1).int()
 
 
 def _aligned(x: Tensor) -> Tensor:
     """``x``, copied if the kernel could not read it where it lies."""
     row, column = x.stride()[-2:]
     fits = (column == 1 and row % 8 == 0 and row > 0) or (row == 1 and column % 8 == 0)
-    return x if fits and x.data_ptr() % 16 == 0 else x.clone(memory_format=torch.contiguous_format)
+    fits = fits and x.storage_offset() % 8 == 0
+    return x if fits else x.clone(memory_format=torch.contiguous_format)
 
 
 # --- blocked ---------------------------------------------------------------------------------
@@ -156,14 +162,14 @@ def blocked_matmul(x: Tensor, weight: Tensor, offsets: Tensor, bias: OptTensor) 
     if x.size(0) == 0 or weight.numel() == 0:
         return _no_products(x, weight, offsets, bias)
     blocks = _Blocks(x.size(0), offsets)
-    out = torch.bmm(blocks.take(x), weight[blocks.expert]).flatten(0, 1)
+    out = torch.bmm(blocks.take(x), weight.index_select(0, blocks.expert)).flatten(0, 1)
     expert, unused = _segment_of_row(x.size(0), offsets)
-    position = torch.arange(x.size(0), device=x.device) - offsets[expert]
-    row = blocks.first[expert] * blocks.size + position
+    position = torch.arange(x.size(0), device=x.device) - offsets.index_select(0, expert)
+    row = blocks.first.index_select(0, expert) * blocks.size + position
     out = out.index_select(0, row.masked_fill(unused, 0))
     if bias is not None:
-        out += bias[expert]
-    return out.masked_fill_(unused[:, None], 0)
+        out += bias.index_select(0, expert)
+    return out.masked_fill_(unused.unsqueeze(1), 0)
 
 
 def blocked_outer(x: Tensor, y: Tensor, offsets: Tensor, with_sum: bool) -> tuple[Tensor, Tensor]:
@@ -187,29 +193,33 @@ class _Blocks:
         self.first = torch.nn.functional.pad(need.cumsum(0), (1, 0))
         block = torch.arange(5 * segments, device=offsets.device)
         owner = torch.searchsorted(self.first, block, right=True) - 1
-        self.expert = owner.clamp(max=segments - 1)
-        start = offsets[self.expert] + (block - self.first[self.expert]) * self.size
-        row = start[:, None] + torch.arange(self.size, device=offsets.device)
-        self.outside = (row >= offsets[self.expert + 1][:, None]) | (owner == segments)[:, None]
+        self.expert = owner.clamp(max=segments - 1)  # blocks past the last segment: see below
+        nth = block - self.first.index_select(0, self.expert)
+        start = offsets.index_select(0, self.expert) + nth * self.size
+        # Blocks past the last segment start at its end or later, so all their rows are outside.
+        stop = offsets.index_select(0, self.expert + 1)
+        row = start.unsqueeze(1) + torch.arange(self.size, device=offsets.device)
+        self.outside = row >= stop.unsqueeze(1)
         self.row = row.clamp(max=rows - 1)
 
     def take(self, x: Tensor) -> Tensor:
         rows = x.index_select(0, self.row.flatten()).unflatten(0, self.row.shape)
-        return rows.masked_fill_(self.outside[:, :, None], 0)
+        return rows.masked_fill_(self.outside.unsqueeze(2), 0)
 
     def add_up(self, parts: Tensor) -> Tensor:
         wide = parts.float() if parts.dtype in _HALF else parts
         # The blocks of a segment lie side by side: no atomic addition is needed. Blocks that
         # nobody uses hold zeros, and the last segment may take them.
-        ends = torch.cat([self.first[:-1], self.first.new_full((1,), parts.size(0))])
-        return segment(wide.flatten(1), ends).view(-1, *parts.shape[1:]).to(parts.dtype)
+        starts = self.first.narrow(0, 0, self.first.size(0) - 1)
+        bounds = torch.nn.functional.pad(starts, (0, 1), value=parts.size(0))
+        return segment(wide.flatten(1), bounds).view(-1, *parts.shape[1:]).to(parts.dtype)
 
 
 def _segment_of_row(rows: int, offsets: Tensor) -> tuple[Tensor, Tensor]:
     """The segment of each row, and which rows lie past the last."""
     row = torch.arange(rows, device=offsets.device)
     owner = torch.searchsorted(offsets, row, right=True) - 1
-    return owner.clamp(max=offsets.size(0) - 2), row >= offsets[-1]
+    return owner.clamp(max=offsets.size(0) - 2), row >= offsets.select(0, -1)
 
 
 def _no_products(x: Tensor, weight: Tensor, offsets: Tensor, bias: OptTensor) -> Tensor:
@@ -217,7 +227,7 @@ def _no_products(x: Tensor, weight: Tensor, offsets: Tensor, bias: OptTensor) ->
     if bias is None or out.numel() == 0:
         return out
     expert, unused = _segment_of_row(x.size(0), offsets)
-    return bias[expert].masked_fill(unused[:, None], 0)
+    return bias.index_select(0, expert).masked_fill(unused.unsqueeze(1), 0)
 
 
 MATMUL = {"loop": loop_matmul, "grouped": grouped_matmul, "blocked": blocked_matmul}

@@ -34,7 +34,7 @@ def segment_matmul(x: Tensor, weight: Tensor, offsets: Tensor, bias: OptTensor =
         ValueError: Shapes or dtypes do not fit; on a CPU also: offsets that fall.
     """
     device, offsets = x.device.type, offsets.long()
-    if not torch.is_autocast_enabled(device):
+    if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
         _check(x, weight, offsets, bias)
         return _matmul(x, weight, offsets, bias)
     # Autocast does not know this operator: do what it does for a linear layer.
