@@ -13,7 +13,7 @@ from graphmoe.ops.binary_path import BinaryPathOperator
 from graphmoe.ops.combine import combine, gather_tokens
 from graphmoe.ops.dispatch import DispatchPlan, dispatch_plan
 from graphmoe.ops.dropout import seeded_dropout
-from graphmoe.ops.edge_products import edge_dot, edge_sum
+from graphmoe.ops.edge_products import Edges, edge_dot, edge_sum, sort_edges
 from graphmoe.ops.entropy import entropy
 from graphmoe.ops.gates import top_k, top_p_gates, topk_gates
 from graphmoe.ops.linear_operator import LinearOperator
@@ -28,12 +28,14 @@ from graphmoe.ops.token_graph import TokenGraph, input_graph, knn_graph
 
 __all__ = [
     "DispatchPlan",
+    "Edges",
     "TokenGraph",
     "edge_dot",
     "edge_sum",
     "input_graph",
     "knn_graph",
     "smooth",
+    "sort_edges",
     "combine",
     "dispatch_plan",
     "entropy",

@@ -2,37 +2,80 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from graphmoe.typing import OptTensor
 
 
-def edge_sum(weight: Tensor, x: Tensor, row: Tensor, col: Tensor, num_rows: int) -> Tensor:
+class Edges(NamedTuple):
+    """Edges in compressed rows, and how to read them by column.
+
+    Attributes:
+        row: Where each edge ends ``[M]``, int64, ascending.
+        col: Where each edge starts ``[M]``, ascending within a row.
+        start: First edge of each row ``[R + 1]``.
+        by_col: The order that sorts edges by column ``[M]``; empty, and so are the next two, where
+            nothing is to be differentiated.
+        row_by_col: Rows in that order ``[M]``.
+        start_by_col: First edge of each column in that order ``[C + 1]``.
+    """
+
+    row: Tensor
+    col: Tensor
+    start: Tensor
+    by_col: Tensor
+    row_by_col: Tensor
+    start_by_col: Tensor
+
+
+def sort_edges(row: Tensor, col: Tensor, num_rows: int, num_cols: int) -> tuple[Edges, Tensor]:
+    """Arrange edges for :func:`edge_sum` and :func:`edge_dot`.
+
+    Once for a graph: every product after it, forward and backward, sorts nothing. Edges that are
+    in order already cost no sort.
+
+    Args:
+        row: Where each edge ends ``[M]``, int64.
+        col: Where each edge starts ``[M]``, int64.
+        num_rows: Number of rows.
+        num_cols: Number of columns.
+
+    Returns:
+        The edges, and the place ``[M]`` that each of them had before.
+
+    Raises:
+        ValueError: An edge is out of range (on the CPU; nothing is read back from a GPU).
+    """
+    order, *edges = _sort_edges(row, col, num_rows, num_cols, torch.is_grad_enabled())
+    return Edges(*edges), order
+
+
+def edge_sum(weight: Tensor, x: Tensor, edges: Edges) -> Tensor:
     r"""Weighted sum of each row's neighbours: a sparse times a dense matrix.
 
     .. math::
         \mathbf{out}_i = \sum_{m:\, \mathrm{row}_m = i} w_m\, \mathbf{x}_{\mathrm{col}_m}
 
-    One sparse product of width F, in which no array of an edge times F is made: an order of
-    magnitude faster than gathering and scattering. Entries are added in a fixed order. With
-    :func:`edge_dot` it is its own gradient, to any order. Fastest where ``row`` is sorted.
+    One sparse product of width F, in which no array of M times F is made: an order of magnitude
+    faster than gathering and scattering, and summed in a fixed order. With :func:`edge_dot` it is
+    its own gradient, to any order.
 
     Args:
         weight: Weight of each edge ``[M]``, in the type of ``x``.
-        x: What is summed ``[N, F]``, float32 or float64.
-        row: Where each edge ends ``[M]``, int64, in ``0 .. num_rows - 1``.
-        col: Where each edge starts ``[M]``, int64, in ``0 .. N - 1``.
-        num_rows: Rows of the answer.
+        x: What is summed ``[C, F]``, float32 or float64.
+        edges: From :func:`sort_edges`.
 
-    **Shapes:** ``[M]``, ``[N, F]``, ``[M]``, ``[M]`` to ``[num_rows, F]``.
+    **Shapes:** ``[M]`` and ``[C, F]`` to ``[R, F]``.
     """
-    return _edge_sum(weight, x, row, col, num_rows)
+    return _edge_sum(weight, x, list(edges), False)
 
 
-def edge_dot(a: Tensor, b: Tensor, row: Tensor, col: Tensor) -> Tensor:
+def edge_dot(a: Tensor, b: Tensor, edges: Edges) -> Tensor:
     r"""Inner product of the two ends of each edge.
 
     .. math::
@@ -40,84 +83,120 @@ def edge_dot(a: Tensor, b: Tensor, row: Tensor, col: Tensor) -> Tensor:
 
     Args:
         a: ``[R, F]``, float32 or float64.
-        b: ``[N, F]``, of the same type.
-        row: Row of ``a`` for each edge ``[M]``, int64. Fastest where it is sorted.
-        col: Row of ``b`` for each edge ``[M]``, int64.
+        b: ``[C, F]``, of the same type.
+        edges: From :func:`sort_edges`.
 
-    **Shapes:** ``[R, F]``, ``[N, F]``, ``[M]``, ``[M]`` to ``[M]``.
+    **Shapes:** ``[R, F]`` and ``[C, F]`` to ``[M]``.
     """
-    return _edge_dot(a, b, row, col)
+    return _edge_dot(a, b, list(edges))
 
 
-def _compress(row: Tensor, num_rows: int) -> tuple[Tensor, OptTensor]:
-    """Where each row begins, and the order that sorts the rows (``None``: they are sorted)."""
-    order = None
-    if row.device.type != "cpu" or bool((row[1:] < row[:-1]).any()):
-        row, order = row.sort(stable=True)
-    ends = torch.arange(num_rows + 1, device=row.device)
-    return torch.searchsorted(row, ends), order
+@torch.library.custom_op("graphmoe::sort_edges", mutates_args=())
+def _sort_edges(
+    row: Tensor, col: Tensor, num_rows: int, num_cols: int, by_col: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    key = row * num_cols + col
+    sort = True
+    if row.device.type == "cpu":
+        _check_range(row, col, num_rows, num_cols)
+        sort = bool((key[1:] < key[:-1]).any())
+    order = key.argsort(stable=True) if sort else torch.arange(row.size(0), device=row.device)
+    row, col = row[order], col[order]
+    start = _starts(row, num_rows)
+    if not by_col:
+        return order, row, col, start, *(row.new_empty(0) for _ in range(3))  # type: ignore
+    ordered, place = col.sort(stable=True)
+    return order, row, col, start, place, row[place], _starts(ordered, num_cols)
 
 
-def _matrix(
-    value: Tensor, row: Tensor, col: Tensor, size: tuple[int, int]
-) -> tuple[Tensor, OptTensor]:
-    crow, order = _compress(row, size[0])
-    if order is not None:
-        value, col = value[order], col[order]
-    return torch.sparse_csr_tensor(crow, col, value, size, check_invariants=False), order
+@_sort_edges.register_fake
+def _(
+    row: Tensor, col: Tensor, num_rows: int, num_cols: int, by_col: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    some, cols = (row.size(0), num_cols + 1) if by_col else (0, 0)
+    order, rows, columns = (row.new_empty(row.size(0)) for _ in range(3))
+    start, start_by_col = row.new_empty(num_rows + 1), row.new_empty(cols)
+    return order, rows, columns, start, row.new_empty(some), row.new_empty(some), start_by_col
+
+
+def _starts(row: Tensor, num_rows: int) -> Tensor:
+    return torch.searchsorted(row, torch.arange(num_rows + 1, device=row.device))
+
+
+def _check_range(row: Tensor, col: Tensor, num_rows: int, num_cols: int) -> None:
+    for verb, index, count in (("ends", row, num_rows), ("starts", col, num_cols)):
+        if index.numel() == 0:
+            continue
+        low, high = (int(bound) for bound in torch.aminmax(index))
+        if low < 0 or high >= count:
+            raise ValueError(
+                f"the token graph is of another size: an edge {verb} at token "
+                f"{low if low < 0 else high}, but there are {count} tokens"
+            )
+
+
+def _matrix(value: Tensor, edges: Sequence[Tensor], cols: int, transpose: bool) -> Tensor:
+    _, col, start, by_col, row_by_col, start_by_col = edges
+    if transpose:
+        value, col, start = value[by_col], row_by_col, start_by_col
+    size = (start.size(0) - 1, cols)
+    return torch.sparse_csr_tensor(start, col, value.contiguous(), size, check_invariants=False)
 
 
 @torch.library.custom_op("graphmoe::edge_sum", mutates_args=())
-def _edge_sum(weight: Tensor, x: Tensor, row: Tensor, col: Tensor, num_rows: int) -> Tensor:
-    if row.numel() == 0 or x.numel() == 0:
-        return x.new_zeros(num_rows, x.size(1))
-    matrix, _ = _matrix(weight.contiguous(), row, col, (num_rows, x.size(0)))
-    return matrix @ x.contiguous()
+def _edge_sum(weight: Tensor, x: Tensor, edges: Sequence[Tensor], transpose: bool) -> Tensor:
+    rows = edges[5 if transpose else 2].size(0) - 1
+    if weight.size(0) == 0 or x.numel() == 0:
+        return x.new_zeros(rows, x.size(1))
+    return _matrix(weight, edges, x.size(0), transpose) @ x.contiguous()
 
 
 @_edge_sum.register_fake
-def _(weight: Tensor, x: Tensor, row: Tensor, col: Tensor, num_rows: int) -> Tensor:
-    return x.new_empty(num_rows, x.size(1))
+def _(weight: Tensor, x: Tensor, edges: Sequence[Tensor], transpose: bool) -> Tensor:
+    return x.new_empty(edges[5 if transpose else 2].size(0) - 1, x.size(1))
 
 
 @torch.library.custom_op("graphmoe::edge_dot", mutates_args=())
-def _edge_dot(a: Tensor, b: Tensor, row: Tensor, col: Tensor) -> Tensor:
-    if row.numel() == 0 or a.size(1) == 0:
-        return a.new_zeros(row.size(0))
-    empty = a.new_zeros(row.size(0))
-    matrix, order = _matrix(empty, row, col, (a.size(0), b.size(0)))
-    dot = torch.sparse.sampled_addmm(matrix, a.contiguous(), b.contiguous().t()).values()
-    return dot if order is None else empty.index_copy_(0, order, dot)
+def _edge_dot(a: Tensor, b: Tensor, edges: Sequence[Tensor]) -> Tensor:
+    empty = a.new_zeros(edges[0].size(0))
+    if empty.size(0) == 0 or a.size(1) == 0:
+        return empty
+    matrix = _matrix(empty, edges, b.size(0), False)
+    return torch.sparse.sampled_addmm(matrix, a.contiguous(), b.contiguous().t()).values()
 
 
 @_edge_dot.register_fake
-def _(a: Tensor, b: Tensor, row: Tensor, col: Tensor) -> Tensor:
-    return a.new_empty(row.size(0))
+def _(a: Tensor, b: Tensor, edges: Sequence[Tensor]) -> Tensor:
+    return a.new_empty(edges[0].size(0))
 
 
 def _setup_sum(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    weight, x, row, col, _ = inputs
-    ctx.save_for_backward(weight, x, row, col)
+    weight, x, edges, ctx.transpose = inputs
+    ctx.save_for_backward(weight, x, *edges)
 
 
-def _backward_sum(ctx: Any, grad: Tensor) -> tuple[OptTensor, ...]:
-    weight, x, row, col = ctx.saved_tensors
+def _backward_sum(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    weight, x, *edges = ctx.saved_tensors
     need_weight, need_x = ctx.needs_input_grad[:2]
-    grad_weight = _edge_dot(grad, x, row, col) if need_weight else None
-    grad_x = _edge_sum(weight, grad, col, row, x.size(0)) if need_x else None
-    return grad_weight, grad_x, None, None, None
+    grad_weight: OptTensor = None
+    if need_weight:
+        ends = (x, grad) if ctx.transpose else (grad, x)
+        grad_weight = _edge_dot(*ends, edges)
+    grad_x = _edge_sum(weight, grad, edges, not ctx.transpose) if need_x else None
+    return grad_weight, grad_x, [None] * len(edges), None
 
 
 def _setup_dot(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
+    a, b, edges = inputs
+    ctx.save_for_backward(a, b, *edges)
 
 
-def _backward_dot(ctx: Any, grad: Tensor) -> tuple[OptTensor, ...]:
-    a, b, row, col = ctx.saved_tensors
+def _backward_dot(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    a, b, *edges = ctx.saved_tensors
     need_a, need_b = ctx.needs_input_grad[:2]
-    grad_a = _edge_sum(grad, b, row, col, a.size(0)) if need_a else None
-    grad_b = _edge_sum(grad, a, col, row, b.size(0)) if need_b else None
-    return grad_a, grad_b, None, None
+    grad_a = _edge_sum(grad, b, edges, False) if need_a else None
+    grad_b = _edge_sum(grad, a, edges, True) if need_b else None
+    return grad_a, grad_b, [None] * len(edges)
 
 
 _edge_sum.register_autograd(_backward_sum, setup_context=_setup_sum)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric.utils import softmax
 
-from graphmoe.ops.edge_products import edge_dot, edge_sum
+from graphmoe.ops.edge_products import edge_dot, edge_sum, sort_edges
 from graphmoe.ops.token_graph import TokenGraph
 from graphmoe.typing import OptTensor
 
@@ -22,10 +22,11 @@ def smooth(probs: Tensor, weights: Tensor | tuple[Tensor, Tensor]) -> Tensor:
 
     **Shapes:** ``probs`` to the same.
     """
-    if isinstance(weights, tuple):
-        (source, target), weight = weights
-        return edge_sum(weight, probs, target, source, probs.size(0))
-    return weights @ probs
+    if not isinstance(weights, tuple):
+        return weights @ probs
+    (source, target), weight = weights
+    edges, order = sort_edges(target.long(), source.long(), probs.size(0), probs.size(0))
+    return edge_sum(weight[order], probs, edges)
 
 
 def edge_similarity(
@@ -54,10 +55,9 @@ def edge_similarity(
     """
     source_key = key if source_key is None else source_key
     query = query / temperature
-    score = edge_dot(query, source_key, graph.row, graph.col)
-    score = score.masked_fill(graph.drop, -torch.inf)
+    score = edge_dot(query, source_key, graph.edges).masked_fill(graph.drop, -torch.inf)
     own = (query * key).sum(dim=-1)
-    return edge_softmax(score, own, graph.row)
+    return edge_softmax(score, own, graph.edges.row)
 
 
 def edge_softmax(score: Tensor, own: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,8 +84,7 @@ def smooth_edges(
         source: Rows of the tokens looked at ``[N', E]``, when they are others.
     """
     source = probs if source is None else source
-    around = edge_sum(weight, source, graph.row, graph.col, probs.size(0))
-    return own[:, None] * probs + around
+    return torch.addcmul(edge_sum(weight, source, graph.edges), own[:, None], probs)
 
 
 def dense_similarity(
@@ -163,9 +162,7 @@ def band_similarity(
     blocks = _blocks(query / temperature, width)
     score = blocks @ _band(key, width, causal)
     within = (ahead > -width) & (ahead <= 0 if causal else ahead < width)
-    same = segment.new_ones(segment.shape) if segment is not None else None
-    inside = query.new_ones(1, length, 1) if same is None else same[..., None]
-    allowed = within & (_band(inside, width, causal) > 0)
+    allowed = within & (_band(query.new_ones(1, length, 1), width, causal) > 0)
     if segment is not None:
         other = _band(segment[..., None], width, causal)
         allowed = allowed & (_blocks(segment[..., None], width) == other)

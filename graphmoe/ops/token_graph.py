@@ -9,21 +9,20 @@ from torch import Tensor
 from torch_geometric import EdgeIndex
 from torch_geometric.utils import is_sparse, to_edge_index
 
+from graphmoe.ops.edge_products import Edges, sort_edges
 from graphmoe.typing import Adj, OptTensor
 
 
 class TokenGraph(NamedTuple):
-    """A sparse token graph. That every token looks at itself goes without an entry.
+    """A sparse token graph. That every token looks at itself goes without an edge.
 
     Attributes:
-        row: The token that looks ``[M]``, ascending.
-        col: The token it looks at ``[M]``.
-        drop: Entries that do not count ``[M]``, bool: how many remain is not known while
-            tracing, so they are marked and not cut out.
+        edges: Row: the token that looks; column: the one it looks at.
+        drop: Edges that do not count ``[M]``, bool: repeated ones and self-loops. How many remain
+            is not known while tracing, so they are marked and not cut out.
     """
 
-    row: Tensor
-    col: Tensor
+    edges: Edges
     drop: Tensor
 
 
@@ -45,9 +44,20 @@ def input_graph(
         ValueError: The graph is of another size, or no graph.
     """
     source, target = edge_list(edge_index, num_sources, num_targets)
-    same = num_targets is None
-    row, col, drop = _sorted_edges(source, target, num_sources, same)
-    return TokenGraph(row, col, drop | (col > row) if causal else drop)
+    return _token_graph(target, source, num_targets, num_sources, causal)
+
+
+def _token_graph(
+    row: Tensor, col: Tensor, num_rows: int | None, num_cols: int, causal: bool = False
+) -> TokenGraph:
+    same = num_rows is None
+    edges, _ = sort_edges(row, col, num_cols if num_rows is None else num_rows, num_cols)
+    row, col = edges.row, edges.col
+    repeated = (row[1:] == row[:-1]) & (col[1:] == col[:-1])
+    drop = torch.cat([repeated.new_zeros(1), repeated])[: row.size(0)]
+    if same:
+        drop = drop | (col >= row if causal else col == row)
+    return TokenGraph(edges, drop)
 
 
 def edge_list(
@@ -56,8 +66,8 @@ def edge_list(
     """Sources and targets of all edges ``[M]``, int64, in the order that they are given.
 
     Raises:
-        ValueError: The graph is of another size (of values only what is free to look at is
-            looked at), or no graph.
+        ValueError: An adjacency is of another size, or this is no graph. (Whether edges are in
+            range is for :func:`~graphmoe.ops.edge_products.sort_edges` to say.)
     """
     size = (num_sources if num_targets is None else num_targets, num_sources)
     if is_sparse(edge_index):
@@ -67,60 +77,17 @@ def edge_list(
                 f"(targets, sources), got {(edge_index.size(0), edge_index.size(1))}"
             )
         target, source = to_edge_index(edge_index)[0]
-        return source, target
+        return source.long(), target.long()
     if isinstance(edge_index, EdgeIndex):
         edge_index = edge_index.as_tensor()
-    if edge_index.dim() != 2 or edge_index.size(0) != 2 or edge_index.is_floating_point():
+    wrong = edge_index.is_floating_point() or edge_index.dtype == torch.bool
+    if edge_index.dim() != 2 or edge_index.size(0) != 2 or wrong:
         raise ValueError(
             f"expected edge_index of shape [2, M] and an integer type, got "
             f"{list(edge_index.shape)} and {edge_index.dtype}"
         )
     source, target = edge_index.long().unbind(0)
-    if source.device.type == "cpu" and not torch.compiler.is_compiling():
-        _check_range(source, target, num_sources, size[0])
     return source, target
-
-
-def _check_range(source: Tensor, target: Tensor, num_sources: int, num_targets: int) -> None:
-    for name, index, count in (("from", source, num_sources), ("to", target, num_targets)):
-        if index.numel() == 0:
-            continue
-        low, high = torch.aminmax(index)
-        if low < 0 or high >= count:
-            raise ValueError(
-                f"the token graph is of another size: it has an edge {name} token "
-                f"{int(low) if low < 0 else int(high)}, but there are {count} tokens to go {name}"
-            )
-
-
-@torch.library.custom_op("graphmoe::sorted_edges", mutates_args=())
-def _sorted_edges(
-    source: Tensor, target: Tensor, num_sources: int, same: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    key = target * num_sources + source
-    if source.device.type == "cpu":
-        _check_range(source, target, num_sources, num_sources if same else 2**62)
-        ascending = bool((key[1:] > key[:-1]).all())
-    else:
-        ascending = False
-    drop = torch.zeros_like(key, dtype=torch.bool)
-    if ascending:
-        target, source = target.clone(), source.clone()
-    else:
-        key = key.sort().values
-        target, source = key // max(num_sources, 1), key % max(num_sources, 1)
-        drop[1:] = key[1:] == key[:-1]
-    if same:
-        drop |= target == source
-    return target, source, drop
-
-
-@_sorted_edges.register_fake
-def _(
-    source: Tensor, target: Tensor, num_sources: int, same: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    drop = torch.empty_like(target, dtype=torch.bool)
-    return torch.empty_like(target), torch.empty_like(source), drop
 
 
 def knn_graph(
@@ -136,52 +103,54 @@ def knn_graph(
         num_neighbors: How many, itself left out; a graph with fewer others gives what it has.
         batch: Graph of each token ``[N]``, in any order. (default: all of one)
         causal: Only earlier tokens of the same graph.
+
+    Raises:
+        ValueError: ``num_neighbors`` is below 1.
     """
     if num_neighbors < 1:
-        raise ValueError(f"expected at least one neighbor, got {num_neighbors}")
+        raise ValueError(f"expected num_neighbors >= 1, got {num_neighbors}")
     wide = x.detach().to(torch.promote_types(x.dtype, torch.float32))
-    col, drop = _nearest(wide, batch, num_neighbors, causal)
+    col = _nearest(wide, batch, num_neighbors, causal)
     row = torch.arange(x.size(0), device=x.device)[:, None].expand_as(col)
-    return TokenGraph(row.reshape(-1), col.reshape(-1), drop.reshape(-1))
+    return _token_graph(row.reshape(-1), col.reshape(-1), None, x.size(0))
 
 
+#: Rows that are compared at once.
 BLOCK = 1024
 
 
 @torch.library.custom_op("graphmoe::nearest", mutates_args=())
-def _nearest(x: Tensor, batch: OptTensor, k: int, causal: bool) -> tuple[Tensor, Tensor]:
+def _nearest(x: Tensor, batch: OptTensor, k: int, causal: bool) -> Tensor:
+    """The nearest others of each row ``[N, k]``, ascending; places without any hold the row."""
     tokens = x.size(0)
     place = torch.arange(tokens, device=x.device)
-    order = place if batch is None else batch.sort(stable=True).indices
+    order = place if batch is None else batch.argsort(stable=True)
     graph = None if batch is None else batch[order]
-    x = x[order]
+    # Distances by products lose digits far from the origin.
+    x = (x - x.mean(dim=0))[order]
     norm = x.square().sum(dim=1)
-    col, drop = place[:, None].repeat(1, k), torch.ones_like(place, dtype=torch.bool)
-    drop = drop[:, None].repeat(1, k)
+    col = place[:, None].repeat(1, k)
     for start in range(0, tokens, BLOCK):
-        own = slice(start, min(start + BLOCK, tokens))
+        rows = place[start : start + BLOCK]
         low, high = 0, tokens
         if graph is not None and x.device.type == "cpu":
             # Sorted by graph, so the graphs of these rows are one range of columns.
-            ends = graph[[own.start, own.stop - 1]].contiguous()
-            low = int(torch.searchsorted(graph, ends[0]))
-            high = int(torch.searchsorted(graph, ends[1], right=True))
-        distance = norm[None, low:high] - 2 * x[own] @ x[low:high].t()
-        outside = place[own, None] == place[None, low:high]
-        if causal:
-            outside |= place[own, None] < place[None, low:high]
+            first, last = graph[rows[0]].item(), graph[rows[-1]].item()
+            low = int(torch.searchsorted(graph, first))
+            high = int(torch.searchsorted(graph, last, right=True))
+        cols = place[low:high]
+        distance = norm[low:high] - 2 * x[rows] @ x[low:high].t()
+        outside = rows[:, None] <= cols if causal else rows[:, None] == cols
         if graph is not None:
-            outside |= graph[own, None] != graph[None, low:high]
+            outside |= graph[rows, None] != graph[low:high]
         distance.masked_fill_(outside, torch.inf)
         value, found = distance.topk(min(k, high - low), dim=1, largest=False)
-        unused = value == torch.inf
-        col[own, : found.size(1)] = torch.where(unused, place[own, None], found + low)
-        drop[own, : found.size(1)] = unused
+        found = torch.where(value == torch.inf, rows[:, None], found + low)
+        col[rows, : found.size(1)] = found
     back = torch.empty_like(order).scatter_(0, order, place)
-    return order[col[back]], drop[back]
+    return order[col[back]].sort(dim=1).values
 
 
 @_nearest.register_fake
-def _(x: Tensor, batch: OptTensor, k: int, causal: bool) -> tuple[Tensor, Tensor]:
-    shape = (x.size(0), k)
-    return x.new_empty(shape, dtype=torch.long), x.new_empty(shape, dtype=torch.bool)
+def _(x: Tensor, batch: OptTensor, k: int, causal: bool) -> Tensor:
+    return x.new_empty((x.size(0), k), dtype=torch.long)

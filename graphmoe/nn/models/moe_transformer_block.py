@@ -167,20 +167,21 @@ class MoETransformerBlock(nn.Module):
         return seen.transpose(1, 2).reshape(rows, length, width), attention
 
     def _attention(self, query: Tensor, key: Tensor, mask: OptTensor) -> Tensor:
-        score = query @ key.mT / query.size(-1) ** 0.5
+        score = (query / query.size(-1) ** 0.5) @ key.mT
         if self.causal or mask is not None:
-            score = score.masked_fill(~self._allowed(query, mask), -torch.inf)
+            # Adding passes gradients on as they are; filling would walk over the array again.
+            bias = score.new_zeros(()).masked_fill(~self._allowed(query, mask), -torch.inf)
+            score = score + bias
         return score.softmax(dim=-1, dtype=torch.promote_types(score.dtype, torch.float32))
 
     def _allowed(self, x: Tensor, mask: OptTensor) -> Tensor:
         """Who looks at whom ``[B or 1, 1, L, L]``; all look at themselves, padding as well."""
         place = torch.arange(x.size(-2), device=x.device)
-        allowed = (
-            place[:, None] >= place if self.causal else torch.ones_like(place[:, None] >= place)
-        )[None, None]
-        if mask is not None:
-            allowed = (allowed & mask[:, None, None, :]) | (place[:, None] == place)
-        return allowed
+        ahead = place > place[:, None]
+        allowed = (~ahead if self.causal else torch.ones_like(ahead))[None, None]
+        if mask is None:
+            return allowed
+        return (allowed & mask[:, None, None, :]) | (place[:, None] == place)
 
     @property
     def _by_attention(self) -> bool:

@@ -13,8 +13,9 @@ from torch_geometric.utils import scatter
 
 from graphmoe.nn.routers.base import routed
 from graphmoe.nn.routers.smoothing_router import SmoothingRouter
+from graphmoe.ops.edge_products import edge_sum, sort_edges
 from graphmoe.ops.smoothing import edge_softmax, smooth, smooth_edges
-from graphmoe.ops.token_graph import TokenGraph, edge_list, input_graph
+from graphmoe.ops.token_graph import edge_list, input_graph
 from graphmoe.registry import routers
 from graphmoe.typing import Adj, OptTensor
 
@@ -95,101 +96,130 @@ class AttentionRouter(SmoothingRouter):
         edge_weight: OptTensor,
         batch: OptTensor,
     ) -> Tensor:
-        """Average ``gates`` by attention."""
-        if edge_weight is not None and edge_index is None:
-            return self._dense(gates, routed(x), edge_weight)
+        """Average ``gates`` by attention; without any, tokens keep to themselves."""
         if edge_index is None:
-            return gates
-        tokens, flat = routed(x).flatten(0, -2), gates.flatten(0, -2)
+            return gates if edge_weight is None else self._dense(gates, routed(x), edge_weight)
         source = self.sources(x)
+        flat, tokens = gates.flatten(0, -2), routed(x).flatten(0, -2).to(gates.dtype)
+        source_gates = flat
+        if source is not None:
+            source_gates = self.gates(self.project(self.lin, source))
+            source = source.to(gates.dtype)
         if edge_weight is None:
-            graph = input_graph(
-                edge_index,
-                tokens.size(0) if source is None else source.size(0),
-                None if source is None else tokens.size(0),
-            )
-            weight, own = self._own_scores(graph, tokens, source)
+            smoothed = self._own(flat, source_gates, tokens, source, edge_index)
         else:
-            graph, weight, own = _given(edge_index, edge_weight, tokens, source)
-        weight, own = self._mix(graph, weight, own, tokens, source)
-        source_gates = None if source is None else self.gates(self.project(self.lin, source))
-        return smooth_edges(graph, weight, own, flat, source_gates).view_as(gates)
+            smoothed = self._given(flat, source_gates, tokens, source, edge_index, edge_weight)
+        return smoothed.view_as(gates)
 
-    def _own_scores(
-        self, graph: TokenGraph, tokens: Tensor, source: OptTensor
-    ) -> tuple[Tensor, Tensor]:
+    def _own(
+        self,
+        gates: Tensor,
+        source_gates: Tensor,
+        tokens: Tensor,
+        source: OptTensor,
+        edge_index: Adj,
+    ) -> Tensor:
+        """By scores of its own, over the edges and the token itself."""
         if self.lin_attention is None:
-            raise ValueError("expected attention coefficients as edge_weight, got None")
+            raise ValueError(
+                "this router has no scores of its own: expected attention coefficients as "
+                "edge_weight, got None"
+            )
+        sizes = (tokens.size(0), None) if source is None else (source.size(0), tokens.size(0))
+        graph = input_graph(edge_index, *sizes)
         shape = (-1, 2, self.heads, self.channels)
         left, right = self.project(self.lin_attention, tokens).view(shape).unbind(1)
         other = right
         if source is not None:
             other = self.project(self.lin_attention, source).view(shape)[:, 1]
-        score = self._score(left[graph.row] + other[graph.col])
-        score = score.masked_fill(graph.drop[:, None], -torch.inf)
-        return edge_softmax(score, self._score(left + right), graph.row)
+        row, col = graph.edges.row, graph.edges.col
+        score = self._score(left[row] + other[col]).masked_fill(graph.drop[:, None], -torch.inf)
+        weight, own = edge_softmax(score, self._score(left + right), row)
+        if self._mixes(own.size(1)):
+            seen = tokens if source is None else source
+            means = [
+                smooth_edges(graph, weight[:, h], own[:, h], tokens, seen)
+                for h in range(own.size(1))
+            ]
+            rho = self.responsibilities(tokens, torch.stack(means, dim=1))
+            weight, own = (weight * rho[row]).sum(dim=1), (own * rho).sum(dim=1)
+        else:
+            weight, own = weight.mean(dim=1), own.mean(dim=1)
+        return smooth_edges(graph, weight, own, gates, source_gates)
 
     def _score(self, hidden: Tensor) -> Tensor:
         return (F.leaky_relu(hidden, self.negative_slope) * self.att).sum(dim=-1)
 
-    def _mix(
-        self, graph: TokenGraph, weight: Tensor, own: Tensor, tokens: Tensor, source: OptTensor
-    ) -> tuple[Tensor, Tensor]:
-        """Heads into one: ``[M, H]`` and ``[N, H]`` to ``[M]`` and ``[N]``."""
-        if self.responsibility == "uniform" or own.size(1) == 1:
-            return weight.mean(dim=1), own.mean(dim=1)
-        tokens = tokens.to(own.dtype)
-        other = tokens if source is None else source.to(own.dtype)
-        means = [
-            smooth_edges(graph, weight[:, h], own[:, h], tokens, other) for h in range(own.size(1))
-        ]
-        rho = self.responsibilities(tokens, torch.stack(means, dim=1))
-        return (weight * rho[graph.row]).sum(dim=1), (own * rho).sum(dim=1)
-
-    def responsibilities(self, tokens: Tensor, means: Tensor) -> Tensor:
-        """How well each head explains a token: ``[*, D]`` and ``[*, H, D]`` to ``[*, H]``."""
-        distance = (tokens.unsqueeze(-2) - means).square().mean(dim=-1)
-        return (-distance / (2 * self.variance)).softmax(dim=-1)
+    def _given(
+        self,
+        gates: Tensor,
+        source_gates: Tensor,
+        tokens: Tensor,
+        source: OptTensor,
+        edge_index: Adj,
+        attention: Tensor,
+    ) -> Tensor:
+        """By coefficients of the edges."""
+        seen = tokens if source is None else source
+        col, row = edge_list(edge_index, seen.size(0), tokens.size(0))
+        if attention.dim() not in (1, 2) or attention.size(0) != row.size(0):
+            raise ValueError(
+                f"expected attention coefficients [{row.size(0)}] or [{row.size(0)}, H], one row "
+                f"an edge, got {list(attention.shape)}"
+            )
+        edges, order = sort_edges(row, col, tokens.size(0), seen.size(0))
+        weight = attention[order].to(gates.dtype).view(row.size(0), -1)
+        if self._mixes(weight.size(1)):
+            total = scatter(weight, edges.row, dim_size=tokens.size(0), reduce="sum")
+            means = [
+                _over(edge_sum(weight[:, h], seen, edges), total[:, h], tokens)
+                for h in range(weight.size(1))
+            ]
+            rho = self.responsibilities(tokens, torch.stack(means, dim=1))
+            weight, total = (weight * rho[edges.row]).sum(dim=1), (total * rho).sum(dim=1)
+        else:
+            weight = weight.mean(dim=1)
+            total = scatter(weight, edges.row, dim_size=tokens.size(0), reduce="sum")
+        return _over(edge_sum(weight, source_gates, edges), total, gates)
 
     def _dense(self, gates: Tensor, tokens: Tensor, attention: Tensor) -> Tensor:
-        if attention.dim() == 3:
-            attention = attention.unsqueeze(1)
-        batch, _, length, width = attention.shape
-        if length != width or gates.flatten(0, -2).size(0) != batch * length:
+        """By coefficients of all pairs."""
+        attention = attention.unsqueeze(1) if attention.dim() == 3 else attention
+        count = gates.numel() // gates.size(-1)
+        shape = list(attention.shape)
+        if len(shape) != 4 or shape[2] != shape[3] or shape[0] * shape[2] != count:
             raise ValueError(
-                f"the token graph is of another size: expected attention [B, H, L, L] with B·L = "
-                f"{gates.flatten(0, -2).size(0)} tokens, got {list(attention.shape)}"
+                f"the token graph is of another size: expected attention [B, H, L, L] (or edges "
+                f"beside edge_weight) and B L = {count} tokens, got {shape}"
             )
-        attention = attention.to(gates.dtype)
-        total = attention.sum(dim=-1, keepdim=True)
-        some = total > 0
-        own = torch.eye(length, dtype=gates.dtype, device=gates.device)
-        attention = torch.where(some, attention / total.where(some, torch.ones_like(total)), own)
-        if self.responsibility == "uniform" or attention.size(1) == 1:
-            weights = attention.mean(dim=1)
+        batch, heads, length, _ = shape
+        attention, rows = attention.to(gates.dtype), gates.view(batch, length, -1)
+        if self._mixes(heads):
+            tokens = tokens.to(gates.dtype).view(batch, length, -1)
+            means = (attention.flatten(1, 2) @ tokens).view(batch, heads, length, -1)
+            means = _over(means, attention.sum(dim=-1), tokens.unsqueeze(1)).transpose(1, 2)
+            rho = self.responsibilities(tokens, means)
+            attention = (attention * rho.mT.unsqueeze(-1)).sum(dim=1)
         else:
-            rows = tokens.to(gates.dtype).view(batch, length, -1)
-            means = attention @ rows.unsqueeze(1)
-            rho = self.responsibilities(rows, means.transpose(1, 2))
-            weights = torch.einsum("blh,bhlm->blm", rho, attention)
-        return smooth(gates.view(batch, length, -1), weights).view_as(gates)
+            attention = attention.mean(dim=1)
+        return _over(smooth(rows, attention), attention.sum(dim=-1), rows).view_as(gates)
+
+    def _mixes(self, heads: int) -> bool:
+        return self.responsibility == "gaussian" and heads > 1
+
+    def responsibilities(self, tokens: Tensor, means: Tensor) -> Tensor:
+        r"""How much each head counts for a token, :math:`\rho` ``[*, H]``.
+
+        Args:
+            tokens: ``[*, D]``.
+            means: What each head expects the token to be ``[*, H, D]``.
+        """
+        distance = (tokens.unsqueeze(-2) - means).square().mean(dim=-1)
+        return (distance / (-2 * self.variance)).softmax(dim=-1)
 
 
-def _given(
-    edge_index: Adj, attention: Tensor, tokens: Tensor, source: OptTensor
-) -> tuple[TokenGraph, Tensor, Tensor]:
-    """Coefficients that were given, each head's made to sum to 1 over what a token looks at."""
-    num_sources = tokens.size(0) if source is None else source.size(0)
-    col, row = edge_list(edge_index, num_sources, None if source is None else tokens.size(0))
-    if attention.size(0) != row.size(0) or attention.dim() > 2:
-        raise ValueError(
-            f"expected attention coefficients of shape [{row.size(0)}] or [{row.size(0)}, H], one "
-            f"an edge, got {list(attention.shape)}"
-        )
-    attention = attention.to(torch.promote_types(tokens.dtype, torch.float32))
-    attention = attention.view(row.size(0), -1)
-    total = scatter(attention, row, dim=0, dim_size=tokens.size(0), reduce="sum")
-    some = total > 0
-    weight = attention / total.where(some, torch.ones_like(total))[row]
-    graph = TokenGraph(row, col, torch.zeros_like(row, dtype=torch.bool))
-    return graph, weight, 1 - some.to(weight.dtype)
+def _over(total: Tensor, weight: Tensor, other: Tensor) -> Tensor:
+    """Sums of rows over their weight, or ``other`` where that is zero."""
+    some = weight > 0
+    mean = total / torch.where(some, weight, torch.ones_like(weight)).unsqueeze(-1)
+    return torch.where(some.unsqueeze(-1), mean, other)
