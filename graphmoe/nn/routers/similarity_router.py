@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch_geometric.nn.dense.linear import Linear
 from torch_geometric.utils import to_dense_batch
 
@@ -50,6 +52,14 @@ class _Bilinear(Linear):
         if self.rank is None:
             self.out_channels = args[0].size(-1)
         super().initialize_parameters(module, args)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        weight = state_dict.get(prefix + "weight")
+        if self.rank is None and weight is not None and not is_lazy(weight):
+            self.out_channels = weight.size(0)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
 @routers.add
