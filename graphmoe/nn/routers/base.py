@@ -127,7 +127,8 @@ class Router(Float32Buffers, ABC):
                 f"got {list(batch.shape)}"
             )
         if batch is not None:
-            check_batch(batch.flatten() if sequences else batch, nodes.shape[:-1].numel())
+            tokens = nodes.size(0) * nodes.size(1) if sequences else nodes.size(0)
+            check_batch(batch.flatten() if sequences else batch, tokens)
         if self.level == "node":
             return self.route(x, edge_index, edge_weight, batch)
         if batch is None:
