@@ -273,9 +273,13 @@ def _mlp_backward(
     rows = max((stop - start for _, start, stop in blocks), default=0)
     grad = grad.contiguous()
     grad_x = x.new_empty(x.size(0) if with_x else 0, x.size(1))
-    grad_up, grad_down = torch.zeros_like(up), torch.zeros_like(down)
+    grad_up, grad_down = torch.empty_like(up), torch.empty_like(down)
     grad_up_bias = up.new_zeros(up.size(0) if with_up_bias else 0, up.size(2))
     grad_down_bias = down.new_zeros(down.size(0) if with_down_bias else 0, down.size(2))
+    for e, (start, stop) in enumerate(pairwise(bounds)):
+        if start == stop:
+            grad_up[e].zero_()
+            grad_down[e].zero_()
     active, grad_active = (x.new_empty(rows, down.size(1)) for _ in range(2))
     grad_hidden = x.new_empty(rows, up.size(2))
     for e, start, stop in blocks:
@@ -293,8 +297,9 @@ def _mlp_backward(
         else:
             _activate_into(a, h, act)
             _activate_backward_into(grad_h, grad_a, h, act)
-        grad_down[e].addmm_(a.t(), g)
-        grad_up[e].addmm_(x[start:stop].t(), grad_h)
+        add = start > bounds[e]  # the first block of a segment has nothing to add to
+        _product(grad_down[e], a.t(), g, grad_down[e] if add else None)
+        _product(grad_up[e], x[start:stop].t(), grad_h, grad_up[e] if add else None)
         if with_up_bias:
             grad_up_bias[e] += grad_h.sum(0)
         if with_down_bias:
@@ -331,9 +336,12 @@ def _(
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     *tensors, ctx.act, ctx.gated, _ = inputs
     ctx.save_for_backward(*tensors, output[1])
+    ctx.set_materialize_grads(False)  # no zeros in the place of a gradient for what is kept
 
 
-def _backward(ctx: Any, grad: Tensor, _: OptTensor) -> tuple[OptTensor | None, ...]:
+def _backward(ctx: Any, grad: OptTensor, _: OptTensor) -> tuple[OptTensor, ...]:
+    if grad is None:
+        return (None,) * 9
     *tensors, kept = ctx.saved_tensors
     x, up, down, offsets = tensors[:4]
     needed = ctx.needs_input_grad[:6]
