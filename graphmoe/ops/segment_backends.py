@@ -135,7 +135,7 @@ def grouped_outer(x: Tensor, y: Tensor, offsets: Tensor, with_sum: bool) -> tupl
         return out, y.new_empty(0, y.size(1))
     ones = y.new_ones(y.size(0), 8)  # eight: as few as the kernel's alignment allows
     total = _grouped_mm(ones.t(), y, offs=ends).masked_fill(empty, 0)
-    return out, total.select(1, 0).contiguous()
+    return out, total.select(1, 0).clone(memory_format=torch.contiguous_format)
 
 
 def _ends(offsets: Tensor) -> Tensor:
@@ -212,7 +212,8 @@ class _Blocks:
         # nobody uses hold zeros, and the last segment may take them.
         starts = self.first.narrow(0, 0, self.first.size(0) - 1)
         bounds = torch.nn.functional.pad(starts, (0, 1), value=parts.size(0))
-        return segment(wide.flatten(1), bounds).view(-1, *parts.shape[1:]).to(parts.dtype)
+        total = segment(wide.flatten(1), bounds).to(parts.dtype)
+        return total.view(starts.size(0), *parts.shape[1:])
 
 
 def _segment_of_row(rows: int, offsets: Tensor) -> tuple[Tensor, Tensor]:
