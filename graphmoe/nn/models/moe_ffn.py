@@ -33,7 +33,8 @@ class MoEFFN(nn.Module):
         num_experts: Number of experts :math:`E`.
         k: Experts a token goes to.
         expert: Kind of expert, a name or class in ``graphmoe.registry.experts``.
-        router: Kind of router, a name or class in ``graphmoe.registry.routers``, or a router.
+        router: Kind of router, a name or class in ``graphmoe.registry.routers``, or a router that
+            is made; then its own ``k`` counts.
         router_kwargs: Further arguments of the router.
         expert_kwargs: Further arguments of the experts, such as ``act`` or ``gated``.
         shared_expert: Add one more expert that every token goes to, with weight 1.
@@ -70,12 +71,13 @@ class MoEFFN(nn.Module):
             raise ValueError(f"expected in_channels >= 1, or -1 to infer it, got {in_channels}")
         if capacity_factor is not None and not 0 < capacity_factor < math.inf:
             raise ValueError(f"expected capacity_factor > 0 or None, got {capacity_factor}")
-        if not isinstance(router, Router):
+        if not isinstance(router, nn.Module):
             router = routers.lookup(router)(in_channels, num_experts, k, **(router_kwargs or {}))
+        elif router_kwargs:
+            raise ValueError(f"router_kwargs make a router, but one was given: {router}")
         elif router.num_experts != num_experts:
             raise ValueError(
-                f"the router chooses among {router.num_experts} experts, but there are "
-                f"num_experts={num_experts}"
+                f"expected a router for num_experts={num_experts}, got one for {router.num_experts}"
             )
         self.router: Any = router
         self.capacity_factor = capacity_factor
