@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -158,7 +160,7 @@ class Router(Float32Buffers, ABC):
             raise ValueError(
                 f"{type(self).__name__} was made for tokens of width {width}, got {x.size(-1)}"
             )
-        with torch.autocast(x.device.type, enabled=False):
+        with exactly(x):
             scores = lin(x.to(lin.weight.dtype))
         return scores.to(at_least_float32(scores.dtype))
 
@@ -197,6 +199,12 @@ def routed(x: Tensor | tuple[Tensor, Tensor]) -> Tensor:
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:
     """``dtype``, or float32 where that is wider."""
     return torch.promote_types(dtype, torch.float32)
+
+
+def exactly(x: Tensor) -> AbstractContextManager[Any]:
+    """No autocast on the device of ``x``; there is none to stop on ``meta``."""
+    device = x.device.type
+    return nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
 
 
 def check_batch(batch: Tensor, num_tokens: int) -> None:

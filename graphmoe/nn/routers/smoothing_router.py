@@ -5,10 +5,9 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from graphmoe.nn.routers.base import routed
+from graphmoe.nn.routers.base import exactly, routed
 from graphmoe.nn.routers.topk_router import TopKRouter
 from graphmoe.typing import Adj, OptTensor, Routing
 
@@ -63,7 +62,7 @@ class SmoothingRouter(TopKRouter):
         tokens = routed(x)
         logits = self.project(self.lin, tokens)
         gates = self.gates(logits)
-        with torch.autocast(tokens.device.type, enabled=False):
+        with exactly(tokens):
             smoothed = self.smooth(gates, x, edge_index, edge_weight, batch)
         routing = self.choose(smoothed.flatten(0, -2), logits.flatten(0, -2))
         return routing._replace(weight=routing.weight.to(tokens.dtype))

@@ -220,3 +220,16 @@ def test_exported_with_dynamic_sizes(cls: type[Router], level: str) -> None:
     answer = program.module()(x, edges, batch)
     mask = answer[3] if len(answer) > 3 else None
     same(Routing(*answer[:3], mask=mask), router(x, edges, batch=batch))
+
+
+@every_router
+@every_level
+def test_nothing_is_read_back_from_the_device(cls: type[Router], level: str) -> None:
+    """Tensors on ``meta`` have no values, as those on a GPU should not be asked for: it raises."""
+    router = build(cls, level).to("meta").train()
+    x = torch.empty(7, 6, device="meta", requires_grad=True)
+    edges = torch.empty(2, 9, dtype=torch.long, device="meta")
+    for batch in (None, torch.empty(7, dtype=torch.long, device="meta")):
+        routing = check_routing(router(x, edges, batch=batch), 7, 4)
+        assert routing.index.is_meta
+        (routing.weight.sum() + routing.probs.sum()).backward()
