@@ -148,6 +148,14 @@ def _edge_sum(weight: Tensor, x: Tensor, edges: Sequence[Tensor], transpose: boo
     rows = edges[5 if transpose else 2].size(0) - 1
     if weight.size(0) == 0 or x.numel() == 0:
         return x.new_zeros(rows, x.size(1))
+    if x.device.type == "cpu" and x.dtype == torch.float32:
+        _, col, start, by_col, row_by_col, start_by_col = edges
+        if transpose:
+            weight, col, start = weight[by_col], row_by_col, start_by_col
+        # The same sums, by a kernel twice as fast as that of sparse matrices in this type.
+        return F.embedding_bag(
+            col, x, start, mode="sum", per_sample_weights=weight, include_last_offset=True
+        )
     return _matrix(weight, edges, x.size(0), transpose) @ x.contiguous()
 
 
@@ -161,6 +169,9 @@ def _edge_dot(a: Tensor, b: Tensor, edges: Sequence[Tensor]) -> Tensor:
     empty = a.new_zeros(edges[0].size(0))
     if empty.size(0) == 0 or a.size(1) == 0:
         return empty
+    if empty.size(0) > a.size(0) * b.size(0):
+        # So many repeated edges that all pairs are fewer; the sparse kernel cuts them off there.
+        return (a @ b.t())[edges[0], edges[1]]
     matrix = _matrix(empty, edges, b.size(0), False)
     return torch.sparse.sampled_addmm(matrix, a.contiguous(), b.contiguous().t()).values()
 

@@ -30,6 +30,60 @@ class AttentionRouter(SmoothingRouter):
         P = \mathrm{softmax}(X W + b), \qquad
         S = \sum_h \mathrm{diag}(\boldsymbol\rho_h)\, A_h, \qquad
         R = S P
+
+    and the :math:`k` largest of each row of :math:`R` are chosen; from `"Improving Routing in
+    Sparse Mixture of Experts with Graph of Tokens" <https://arxiv.org/abs/2505.00792>`_ (2025).
+    The attention :math:`A_h` of head :math:`h` comes from
+
+    - ``edge_weight`` ``[M]`` or ``[M, H]`` beside ``edge_index``: coefficients of the layer before,
+      such as those that ``GATv2Conv`` and ``TransformerConv`` return. Rows of :math:`S` are made
+      to sum to 1; tokens without coefficients keep to themselves. They must not be negative;
+      repeated edges add up.
+    - ``edge_weight`` ``[B, H, L, L]`` without ``edge_index``: the attention of a transformer
+      (:class:`~graphmoe.nn.MoETransformerBlock` gives its own). Causal attention makes causal
+      routing.
+    - nothing: scores of its own on the edges and the token itself, as in `"How Attentive are Graph
+      Attention Networks?" <https://arxiv.org/abs/2105.14491>`_ (ICLR 2022),
+      :math:`\mathbf{a}_h^\top \mathrm{LeakyReLU}(W_l \mathbf{x}_i + W_r \mathbf{x}_j)`; an edge
+      counts once however often it is named.
+
+    Responsibilities :math:`\rho_h(i)` say how well head :math:`h` explains token :math:`i`:
+    :math:`1/H`, or from a Gaussian around what the head expects the token to be,
+
+    .. math::
+        \rho_h(i) = \mathrm{softmax}_h \left( -\frac{1}{2 \sigma^2 D}
+            \Big\lVert \mathbf{x}_i - \sum_j A_{h,ij}\, \mathbf{x}_j \Big\rVert^2 \right).
+
+    That a token's row is its own value here, and distances are divided by :math:`D`, is ours: the
+    values of the layer before are not known to a router. What
+    :class:`~graphmoe.nn.SimilarityRouter` says of entropy holds here as well.
+
+    Args:
+        in_channels: Width :math:`D` of the tokens; ``-1`` takes it from the first input.
+        num_experts: Number of experts :math:`E`.
+        k: Experts a token goes to.
+        heads: Heads :math:`H` of the scores of its own; coefficients that are given have theirs.
+        channels: Width of such a head.
+        own_scores: Whether there are such; without them no parameters are added, and a graph
+            without coefficients is refused.
+        responsibility: ``"uniform"`` or ``"gaussian"``, which costs a product of width :math:`D` a
+            head.
+        variance: :math:`\sigma^2`.
+        negative_slope: Slope of the LeakyReLU.
+        score: ``"softmax"`` or ``"sigmoid"``; this and the following as in :class:`TopKRouter`.
+        renormalize: Whether the weights of a token sum to 1.
+        bias: Whether the linear map has a bias :math:`b`.
+        selection_bias: Whether there is a bias that evens the load, added to :math:`R`.
+        bias_rate: How far :meth:`update_bias` moves it.
+        level: ``"node"`` or ``"graph"``, see :class:`Router`. Graphs attend to themselves only.
+
+    Shapes:
+        - **input:** :math:`(N, D)` or :math:`(B, L, D)`
+        - **output:** a :class:`~graphmoe.typing.Routing` with :math:`k` slots; ``probs`` is
+          :math:`R` and ``logits`` are :math:`X W + b`
+
+    Raises:
+        ValueError: An argument is out of range, or the token graph is of another size.
     """
 
     def __init__(

@@ -69,31 +69,74 @@ class SimilarityRouter(SmoothingRouter):
     .. math::
         P = \mathrm{softmax}(X W + b), \qquad
         S_{ij} = \mathrm{softmax}_{j \in \mathcal{N}(i) \cup \{i\}}
-            \left(\mathbf{x}_i^\top W_s \mathbf{x}_j / \tau\right), \qquad
+            \left(\mathbf{x}_i^\top W_s\, \mathbf{x}_j / \tau\right), \qquad
         R = S P
 
-    and the :math:`k` largest of each row of :math:`R` are chosen, with :math:`R` as weights. From
+    and the :math:`k` largest of each row of :math:`R` are chosen, with :math:`R` as weights; from
     `"Improving Routing in Sparse Mixture of Experts with Graph of Tokens"
-    <https://arxiv.org/abs/2505.00792>`_.
+    <https://arxiv.org/abs/2505.00792>`_ (2025). Which :math:`S_{ij}` exist is said by
+    ``token_graph``:
+
+    ============ ============================================== ===========================
+    ``"input"``  the edges given in ``forward``                 memory and time linear in M
+    ``"knn"``    the nearest others in the same graph           N·k; time N² within a graph
+    ``"window"`` the tokens before it in the same sequence      N·window
+    ``"dense"``  all of the same graph or sequence              N² within each graph
+    ============ ============================================== ===========================
+
+    and a token always looks at itself. An edge counts once however often it is named, and its
+    weight is not looked at. On a bipartite graph ``"input"`` follows edges from sources as wide as
+    what is routed; the others look at what is routed alone.
+
+    :math:`W_s` is learned. It starts as :math:`I / \sqrt{D}` (of low rank: as a projection over
+    :math:`\sqrt{D}`), so that similar means similar from the first step on. This start, and the
+    graphs other than ``"dense"``, are ours.
+
+    **Entropy.** The paper's abstract states that such routing helps to reduce the entropy of the
+    expert choice. For every :math:`S` and :math:`P` this holds, and no more:
+
+    .. math::
+        \sum_j S_{ij} H(P_j) \;\le\; H(R_i) \;\le\;
+        \min\Big(\log E,\; \sum_j S_{ij} H(P_j) + H(S_i)\Big)
+
+    (left: entropy is concave; right: the choice together with whom it was taken from is no less
+    uncertain than the choice). So :math:`H(R_i) \le H(P_i)` where a token looks at tokens surer
+    than itself that agree, but not in general: two tokens, each certain of another expert, that
+    look at each other get :math:`H(R_i) = \log 2` from :math:`0`; and wherever the columns of
+    :math:`S` sum to 1 as well, the mean entropy of all tokens never falls. Routing gets steadier by
+    averaging, not by certainty.
 
     Args:
         in_channels: Width :math:`D` of the tokens; ``-1`` takes it from the first input.
         num_experts: Number of experts :math:`E`.
         k: Experts a token goes to.
         token_graph: Which tokens look at which: ``"input"``, ``"dense"``, ``"knn"`` or
-            ``"window"``.
-        temperature: :math:`\tau`.
-        rank: Width of a factored :math:`W_s = W_q^\top W_k`. (default: a full :math:`D \times D`)
-        causal: Tokens never look at later ones; ``"window"`` never does.
+            ``"window"``. Sequences are told apart by shape, rows by ``batch``.
+        temperature: :math:`\tau`. Smaller ones follow the single most similar token.
+        rank: Width of a factored :math:`W_s = W_q^\top W_k`, for wide tokens: a full one costs
+            :math:`D^2` a token and :math:`D` an edge. (default: full)
+        causal: Tokens look at no later token: none with a higher number. ``"window"`` never does.
         num_neighbors: Others that a token looks at, for ``"knn"``.
         window: Tokens that one looks at, itself included, for ``"window"``.
-        max_tokens: For ``"dense"``.
-        score: As in :class:`TopKRouter`, and so the following.
+        max_tokens: For ``"dense"`` over graphs of several sizes, a bound on the tokens of a graph:
+            blocks of that size are computed, and nothing is read back from the device. Needed to
+            trace (compile, export) with ``batch``. In larger graphs tokens look at those less than
+            so many places away. (default: graphs are padded to the largest)
+        score: ``"softmax"`` or ``"sigmoid"``; this and the following as in :class:`TopKRouter`.
         renormalize: Whether the weights of a token sum to 1.
-        bias: Whether the linear map has a bias.
-        selection_bias: Whether there is a bias that evens the load.
-        bias_rate: How far it moves.
-        level: ``"node"`` or ``"graph"``.
+        bias: Whether the linear map has a bias :math:`b`.
+        selection_bias: Whether there is a bias that evens the load, added to :math:`R`.
+        bias_rate: How far :meth:`update_bias` moves it.
+        level: ``"node"`` or ``"graph"``, see :class:`Router`. Of graphs, ``"input"`` knows no
+            edges, and the others have the graphs of the batch as tokens.
+
+    Shapes:
+        - **input:** :math:`(N, D)` or :math:`(B, L, D)`
+        - **output:** a :class:`~graphmoe.typing.Routing` with :math:`k` slots; ``probs`` is
+          :math:`R` and ``logits`` are :math:`X W + b`
+
+    Raises:
+        ValueError: An argument is out of range, or the token graph is of another size.
     """
 
     def __init__(
