@@ -12,6 +12,7 @@ from torch_geometric.typing import OptPairTensor
 
 from graphmoe.nn.conv import update_adapters as _builtin  # noqa: F401 (registers them)
 from graphmoe.nn.conv.adapters import UpdateAdapter, find_adapter
+from graphmoe.nn.conv.attention_first import attend, suits
 from graphmoe.nn.conv.expert_convs import Channels, Expert, build_expert, resolve_expert
 from graphmoe.nn.conv.graph_input import GraphInput, argument_names
 from graphmoe.nn.conv.partition import check_equal, is_foreign, is_one_hop, run_pieces
@@ -172,6 +173,7 @@ class MoEConv(MessagePassing):
             return "dense"  # the first call of a lazy layer gives every expert its shapes
         if self.compute == "edge":
             loops = given.is_pair and any(getattr(e, "add_self_loops", 0) for e in self.experts)
+            loops = loops and not suits(self.experts, given)
             masked = any(getattr(conv, "explain", False) for conv in self.experts)
             return "dense" if loops or masked or torch.compiler.is_compiling() else "edge"
         return "update"
@@ -195,7 +197,8 @@ class MoEConv(MessagePassing):
 
     def _edge(self, given: GraphInput, routing: Routing) -> Tensor:
         plan = dispatch_plan(routing.index, self.num_experts, routing.mask)
-        out = combine(run_pieces(self.experts, given, plan), routing.weight, plan)
+        run = attend if suits(self.experts, given) else run_pieces
+        out = combine(run(self.experts, given, plan), routing.weight, plan)
         return out if self.shared_expert is None else out + given.call(self.shared_expert)
 
     def _dense(self, given: GraphInput, routing: Routing) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch_geometric.nn.conv.gcn_conv import gcn_norm
 
 from graphmoe.nn.conv import stacked
 from graphmoe.nn.conv.adapters import UpdateAdapter, update_adapter
+from graphmoe.nn.conv.aggregation import Aggregation
 from graphmoe.nn.conv.graph_input import GraphInput
 from graphmoe.ops import segment_matmul
 from graphmoe.typing import Adj, OptTensor
@@ -38,6 +39,25 @@ def _normalize(
     return found if isinstance(found, tuple) else (found, None)
 
 
+def _hop(
+    conv: Any, edge_index: Adj, edge_weight: OptTensor, x: Tensor
+) -> Callable[[Tensor], Tensor]:
+    size = (x.size(0), x.size(0))
+    aggregation = Aggregation(conv, edge_index, edge_weight, size, x.dtype)
+    return lambda x: aggregation(x, x=x, edge_weight=edge_weight)
+
+
+def _neighbours(conv: Any, given: GraphInput, **weight: OptTensor) -> tuple[Tensor, ...]:
+    """Aggregated neighbours and, if it has features, the node itself."""
+    pair = given.pair()
+    size = (pair[0].size(0), given.num_nodes)
+    aggregation = Aggregation(
+        conv, given.edge_index, weight.get("edge_weight"), size, pair[0].dtype
+    )
+    out = aggregation(pair[0], x=pair, size=given.size, **weight)
+    return (out,) if pair[1] is None else (out, pair[1])
+
+
 def _bias(experts: Sequence[Any]) -> OptTensor:
     return stacked.stack([conv.bias for conv in experts])
 
@@ -59,7 +79,7 @@ class GCNAdapter(UpdateAdapter):
                 if conv.cached:  # kept where the convolution itself keeps it
                     conv._cached_edge_index = graph
             edge_index, edge_weight = graph
-        return (conv.propagate(edge_index, x=x, edge_weight=edge_weight),)
+        return (_hop(conv, edge_index, edge_weight, x)(x),)
 
     def update(self, experts: Sequence[Any], rows: tuple[Tensor, ...], offsets: Tensor) -> Tensor:
         """One linear map."""
@@ -79,8 +99,9 @@ class SGAdapter(UpdateAdapter):
         if conv._cached_x is not None:
             return (conv._cached_x.detach(),)
         edge_index, edge_weight = _normalize(conv, given, conv.add_self_loops)
+        hop = _hop(conv, edge_index, edge_weight, x)
         for _ in range(conv.K):
-            x = conv.propagate(edge_index, x=x, edge_weight=edge_weight)
+            x = hop(x)
         if conv.cached:
             conv._cached_x = x
         return (x,)
@@ -102,8 +123,9 @@ class TAGAdapter(UpdateAdapter):
         edge_index, edge_weight = given.edge_index, given.edge_weight
         if conv.normalize:
             edge_index, edge_weight = _normalize(conv, given, add_self_loops=False)
+        hop = _hop(conv, edge_index, edge_weight, hops[0])
         for _ in range(conv.K):
-            hops.append(conv.propagate(edge_index, x=hops[-1], edge_weight=edge_weight))
+            hops.append(hop(hops[-1]))
         return tuple(hops)
 
     def update(self, experts: Sequence[Any], rows: tuple[Tensor, ...], offsets: Tensor) -> Tensor:
@@ -131,9 +153,8 @@ class SAGEAdapter(UpdateAdapter):
 
     def aggregate(self, conv: Any, given: GraphInput) -> tuple[Tensor, ...]:
         """Aggregated neighbours, and the root."""
-        pair = given.pair()
-        out = conv.propagate(given.edge_index, x=pair, size=given.size)
-        return (out,) if pair[1] is None or not conv.root_weight else (out, pair[1])
+        out, *root = _neighbours(conv, given)
+        return (out, *root) if conv.root_weight else (out,)
 
     def update(self, experts: Sequence[Any], rows: tuple[Tensor, ...], offsets: Tensor) -> Tensor:
         """Two linear maps, and the norm if asked for."""
@@ -149,11 +170,7 @@ class GraphConvAdapter(UpdateAdapter):
 
     def aggregate(self, conv: Any, given: GraphInput) -> tuple[Tensor, ...]:
         """Aggregated neighbours, and the root."""
-        pair = given.pair()
-        out = conv.propagate(
-            given.edge_index, x=pair, edge_weight=given.edge_weight, size=given.size
-        )
-        return (out,) if pair[1] is None else (out, pair[1])
+        return _neighbours(conv, given, edge_weight=given.edge_weight)
 
     def update(self, experts: Sequence[Any], rows: tuple[Tensor, ...], offsets: Tensor) -> Tensor:
         """Two linear maps."""
@@ -169,9 +186,7 @@ class GINAdapter(UpdateAdapter):
 
     def aggregate(self, conv: Any, given: GraphInput) -> tuple[Tensor, ...]:
         """Aggregated neighbours, and the root."""
-        pair = given.pair()
-        out = conv.propagate(given.edge_index, x=pair, size=given.size)
-        return (out,) if pair[1] is None else (out, pair[1])
+        return _neighbours(conv, given)
 
     def update(self, experts: Sequence[Any], rows: tuple[Tensor, ...], offsets: Tensor) -> Tensor:
         """The networks, stacked where they can be."""
