@@ -23,6 +23,11 @@ FIGURES = {
 }
 
 
+def means(runs: list[dict[str, Any]], figures: tuple[str, ...]) -> dict[str, float]:
+    """Mean of each figure over runs, of those that they have."""
+    return {f: statistics.fmean(run[f] for run in runs) for f in figures if f in runs[0]}
+
+
 def compare(runs: dict[str, list[dict[str, Any]]], better: int) -> dict[str, Any]:
     """Mean and deviation of every figure, and its difference to vanilla, paired over seeds."""
     table: dict[str, Any] = {}

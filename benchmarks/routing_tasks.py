@@ -216,7 +216,7 @@ MOLECULES = Sizes(
 )  # fmt: skip
 TOY: dict[str, Any] = {
     "width": 8, "layers": 1, "heads": 2, "experts": (4, 2, 8), "steps": 3, "every": 1,
-    "grid_steps": 1,
+    "grid_steps": 2,
 }  # fmt: skip
 
 

@@ -32,6 +32,8 @@ CHOSEN = {
     "strict": "**our fusion, strict leave-one-out**",
     "target": "**our fusion, expert of the unlabelled target in the bank**",
 }
+#: Models of the routing experiment, in the order of its tables.
+VARIANTS = ("vanilla", "similarity", "attention", "frozen", "dense")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -115,12 +117,151 @@ def growth(result: Mapping[str, Any]) -> str:
     return table(["generated graphs, 10⁵ to 10⁷ edges", "slope, processor", "wall clock"], rows)
 
 
+def similarity(result: Mapping[str, Any]) -> str:
+    """Every model on every task: quality, and what its routing does late in training."""
+    rows = []
+    for name, task in result["tasks"].items():
+        for variant in VARIANTS:
+            row = task["compare"][variant]
+            size = task["parameters"][variant]
+            cells = [
+                _spread(row.get(figure), digits, scale)
+                for figure, digits, scale in (
+                    ("test", 2, 1),
+                    ("fluctuation_top1", 1, 100),
+                    ("fluctuation_set", 1, 100),
+                    ("entropy", 2, 1),
+                    ("load_cv", 2, 1),
+                )
+            ]
+            sizes = f"{size['active'] / 1e3:.1f} / {size['total'] / 1e3:.1f}"
+            rows.append([f"{name}, {variant}", *cells, sizes])
+    head = ["task, model", "test", "first expert changes, %", "set changes, %"]
+    return table([*head, "entropy, nats", "load CV", "parameters, active / all, thousands"], rows)
+
+
+def similarity_gaps(result: Mapping[str, Any]) -> str:
+    """Differences to the vanilla router, paired over seeds."""
+    rows = []
+    for name, task in result["tasks"].items():
+        for variant in VARIANTS[1:]:
+            row = task["compare"][variant]
+            cells = [
+                _gap(row.get(figure), digits, scale)
+                for figure, digits, scale in (
+                    ("test", 2, 1),
+                    ("fluctuation_top1", 1, 100),
+                    ("fluctuation_set", 1, 100),
+                    ("entropy", 2, 1),
+                    ("load_cv", 2, 1),
+                )
+            ]
+            metric = f"{name} ({task['metric']}), {variant}"
+            rows.append([metric, *cells])
+    head = ["minus vanilla, 95 % interval", "test", "first expert changes, points"]
+    return table([*head, "set changes, points", "entropy, nats", "load CV"], rows)
+
+
+def similarity_claims(result: Mapping[str, Any]) -> str:
+    """On which tasks each claim holds, is contradicted, or cannot be told."""
+    said = {
+        "test": "better on test",
+        "fluctuation_top1": "first expert changes less",
+        "fluctuation_set": "set of experts changes less",
+        "entropy": "entropy is lower",
+        "overhead": "step takes at most 10 % longer",
+    }
+    rows = []
+    for variant, found in result["claims"].items():
+        for claim, words in said.items():
+            by: dict[str, list[str]] = {}
+            for name, answer in found[claim].items():
+                by.setdefault(answer, []).append(name)
+            holds, missed = by.get("holds", []), by.get("missed", []) + by.get("contradicted", [])
+            cells = [", ".join(names) or "–" for names in (holds, missed, by.get("not shown", []))]
+            rows.append([f"{variant}: {words}", *cells])
+    return table(["claim", "holds", "the opposite holds", "not shown either way"], rows)
+
+
+def similarity_overhead(result: Mapping[str, Any]) -> str:
+    """Step time as a multiple of vanilla's; the chosen token graph is set in bold type."""
+    rows = []
+    for name, task in result["tasks"].items():
+        found = dict(task["overhead"])
+        vanilla = found.pop("vanilla_ms")
+        for kind, ratio in found.items():
+            label = f"**{kind}, as chosen**" if kind in ("similarity", "attention") else kind
+            cells = [f"{ratio['ratio']:.2f}", f"{ratio['low']:.2f} to {ratio['high']:.2f}"]
+            rows.append([f"{name}: {label}", *cells, f"{vanilla:.0f} ms"])
+    return table(["task and token graph", "times vanilla", "middle half", "vanilla's step"], rows)
+
+
+def similarity_settings(result: Mapping[str, Any]) -> str:
+    """What the grid chose, by validation."""
+    rows = []
+    for name, task in result["tasks"].items():
+        chosen = task["settings"]
+        similar = chosen["similarity"]
+        kind = f"{similar['token_graph']}, rank {similar.get('rank') or 'full'}"
+        if "window" in similar:
+            kind = f"{similar['token_graph']} of {similar['window']}, rank {similar['rank']}"
+        cells = [f"{chosen['vanilla']['balance']:g}", f"{similar['temperature']:g}", kind]
+        cells += [chosen["attention"]["responsibility"], str(len(task["seeds"]))]
+        rows.append([name, *cells])
+    head = ["task", "weight of balance loss", "temperature", "token graph"]
+    return table([*head, "responsibility of heads", "seeds"], rows)
+
+
+def similarity_temperature(result: Mapping[str, Any]) -> str:
+    """What the temperature does: the rows of the grid, for the first token graph tried."""
+    rows = []
+    for name, task in result["tasks"].items():
+        grid = task["grid"]
+        balance = task["settings"]["vanilla"]["balance"]
+        own = next(row for row in grid["vanilla"] if row["settings"]["balance"] == balance)
+        first = grid["similarity"][0]["settings"]
+        same = [
+            row
+            for row in grid["similarity"]
+            if row["settings"] | {"temperature": first["temperature"]} == first
+        ]
+        for label, row in [
+            ("vanilla", own),
+            *((f"temperature {row['settings']['temperature']:g}", row) for row in same),
+        ]:
+            cells = [f"{row['val']:.2f}", f"{100 * row['fluctuation_top1']:.1f}"]
+            cells += [f"{100 * row['fluctuation_set']:.1f}", f"{row['entropy']:.2f}"]
+            rows.append([f"{name}, {label}", *cells, f"{row['load_cv']:.2f}"])
+    head = ["task, router", "validation", "first expert changes, %", "set changes, %"]
+    return table([*head, "entropy, nats", "load CV"], rows)
+
+
+def _spread(found: Mapping[str, float] | None, digits: int, scale: float) -> str:
+    if found is None:
+        return "–"
+    return f"{scale * found['mean']:.{digits}f} ± {scale * found['std']:.{digits}f}"
+
+
+def _gap(found: Mapping[str, Any] | None, digits: int, scale: float) -> str:
+    if found is None or "minus vanilla" not in found:
+        return "–"
+    gap = found["minus vanilla"]
+    mean, low, high = (scale * gap[key] for key in ("mean", "low", "high"))
+    return f"{mean:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
+
+
 #: Name of a table to the file and the function that make it.
 TABLES = {
     "fewshot": ("fewshot.json", fewshot),
     "ablation": ("fewshot.json", ablation),
     "speed": ("pretrain_speed.json", speed),
     "growth": ("pretrain_speed.json", growth),
+    "similarity": ("similarity_routing.json", similarity),
+    "similarity_gaps": ("similarity_routing.json", similarity_gaps),
+    "similarity_claims": ("similarity_routing.json", similarity_claims),
+    "similarity_overhead": ("similarity_routing.json", similarity_overhead),
+    "similarity_temperature": ("similarity_routing.json", similarity_temperature),
+    "similarity_settings": ("similarity_routing.json", similarity_settings),
 }
 
 

@@ -171,3 +171,19 @@ def test_text_is_scored_in_bits_on_every_character_but_the_first(
     assert task.score(Uniform(), "test") == pytest.approx(3.0)
     windows = task._windows("val")
     assert torch.equal(windows[0, -1:], windows[1, :1])
+
+
+def test_no_text_model_looks_ahead(modules: dict[str, ModuleType]) -> None:
+    benchmark, tasks = modules["similarity_routing"], modules["routing_tasks"]
+    task = tasks.toy_tasks()["toy text"]()
+    grid = benchmark.grids(task, 0.0)
+    settings = [*grid["similarity"], *grid["attention"], {"variant": "vanilla"}]
+    text = task.data.train[:16].view(2, 8)
+    other = text.clone()
+    other[:, 5:] = (other[:, 5:] + 1) % task.data.vocabulary
+    for chosen in settings:
+        model = task.build(chosen).eval()
+        with torch.no_grad():
+            before, after = model(text), model(other)
+        assert torch.allclose(before[:, :5], after[:, :5], atol=1e-6), chosen
+        assert not torch.allclose(before[:, 5:], after[:, 5:], atol=1e-3), chosen
