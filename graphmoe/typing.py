@@ -37,7 +37,7 @@ class Routing(NamedTuple):
             that have one, or ``None``.
     """
 
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # a tuple has a method of that name
     weight: Tensor
     probs: Tensor
     mask: Tensor | None = None
