@@ -79,6 +79,7 @@ def test_the_second_of_a_bipartite_pair_is_routed() -> None:
         assert got is expected is None or torch.equal(got, expected)
 
 
+@pytest.mark.scatter
 @pytest.mark.parametrize(
     "batch",
     [
@@ -111,6 +112,7 @@ def test_graph_level_without_a_batch_is_one_graph() -> None:
     assert torch.equal(router(x).weight, expected.weight)
 
 
+@pytest.mark.scatter
 def test_graph_level_means_of_half_precision_do_not_overflow() -> None:
     router = Constant(1, 1, level="graph")
     routing = router(torch.full((1000, 1), 1000.0, dtype=torch.float16))

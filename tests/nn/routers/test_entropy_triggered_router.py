@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from graphmoe.nn.routers import DynamicRouter, EntropyTriggeredRouter, TopKRouter
+from graphmoe.nn.routers import DynamicRouter, EntropyTriggeredRouter, Router, TopKRouter
 from graphmoe.ops import expert_load, load_loss
 from graphmoe.ops.entropy import entropy
 
@@ -147,6 +147,25 @@ def test_nothing_changes_in_forward() -> None:
     router(torch.randn(9, 4))
     for name, value in router.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+def test_hooks_on_routers_see_one_router() -> None:
+    router, seen = EntropyTriggeredRouter(4, 5, k=2), []
+    for module in router.modules():
+        if isinstance(module, Router):
+            module.register_forward_hook(lambda module, _, routing: seen.append(module))
+    router(torch.randn(9, 4))
+    assert seen == [router]
+
+
+def test_watching_reads_nothing_back_from_the_device() -> None:
+    """Tensors on ``meta`` have no values: whatever asks for one raises."""
+    router = EntropyTriggeredRouter(4, 5, k=2, router="dynamic").to("meta")
+    routing = router(torch.empty(9, 4, device="meta"))
+    router.observe(routing)
+    assert router.loss(routing).is_meta
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        router.step()
 
 
 def test_no_tokens_are_not_watched_and_cost_no_loss() -> None:

@@ -95,6 +95,7 @@ def test_a_token_visits_an_expert_once(cls: type[Router], level: str) -> None:
         assert len(set(row)) == len(row)
 
 
+@pytest.mark.scatter
 @every_router
 @every_level
 @given(seed=st.integers(0, 1000))
@@ -107,6 +108,7 @@ def test_permuting_the_tokens_permutes_the_answer(cls: type[Router], level: str,
     same(permuted, Routing(*(f if f is None else f[order] for f in straight)))
 
 
+@pytest.mark.scatter
 @every_router
 def test_at_graph_level_all_nodes_of_a_graph_go_together(cls: type[Router]) -> None:
     router = build(cls, "graph").train()
@@ -117,6 +119,7 @@ def test_at_graph_level_all_nodes_of_a_graph_go_together(cls: type[Router]) -> N
             assert torch.equal(rows, rows[:1].expand_as(rows))
 
 
+@pytest.mark.scatter
 @every_router
 @every_level
 def test_no_tokens(cls: type[Router], level: str) -> None:
@@ -185,6 +188,7 @@ def test_reset_parameters_draws_anew(cls: type[Router]) -> None:
     assert any(name.endswith("lin.weight") for name in changed)
 
 
+@pytest.mark.scatter
 @every_router
 @every_level
 def test_compiled_without_graph_breaks(cls: type[Router], level: str) -> None:

@@ -67,6 +67,7 @@ def test_ties_go_to_the_first_tokens() -> None:
     assert routing.mask.sum(dim=1).tolist() == [4] * 20 + [0] * 20
 
 
+@pytest.mark.scatter
 def test_within_graphs_the_other_graphs_change_nothing() -> None:
     torch.manual_seed(4)
     router = ExpertChoiceRouter(3, 4, k=2, pool="graph")
@@ -91,6 +92,7 @@ def test_over_the_batch_the_other_graphs_do_change_the_choice() -> None:
     assert not torch.equal(together[:8], router(first).mask)
 
 
+@pytest.mark.scatter
 def test_graph_level_chooses_among_graphs() -> None:
     torch.manual_seed(4)
     router = ExpertChoiceRouter(3, 4, k=2, level="graph")
