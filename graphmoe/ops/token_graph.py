@@ -53,8 +53,8 @@ def _token_graph(
     same = num_rows is None
     edges, _ = sort_edges(row, col, num_cols if num_rows is None else num_rows, num_cols)
     row, col = edges.row, edges.col
-    repeated = (row[1:] == row[:-1]) & (col[1:] == col[:-1])
-    drop = torch.cat([repeated.new_zeros(1), repeated])[: row.size(0)]
+    before = row.new_full((1,), -1)
+    drop = (row.diff(prepend=before) == 0) & (col.diff(prepend=before) == 0)
     if same:
         drop = drop | (col >= row if causal else col == row)
     return TokenGraph(edges, drop)

@@ -100,11 +100,10 @@ class SimilarityRouter(SmoothingRouter):
         \min\Big(\log E,\; \sum_j S_{ij} H(P_j) + H(S_i)\Big)
 
     (left: entropy is concave; right: the choice together with whom it was taken from is no less
-    uncertain than the choice). So :math:`H(R_i) \le H(P_i)` where a token looks at tokens surer
-    than itself that agree, but not in general: two tokens, each certain of another expert, that
-    look at each other get :math:`H(R_i) = \log 2` from :math:`0`; and wherever the columns of
-    :math:`S` sum to 1 as well, the mean entropy of all tokens never falls. Routing gets steadier by
-    averaging, not by certainty.
+    uncertain than the choice). So an undecided token gets surer by looking at sure ones that agree,
+    but :math:`H(R_i) \le H(P_i)` is not true in general: two tokens, each certain of another
+    expert, that look at each other equally get :math:`H(R_i) = \log 2` from :math:`0`; and
+    wherever the columns of :math:`S` sum to 1 as well, the mean entropy of all tokens never falls.
 
     Args:
         in_channels: Width :math:`D` of the tokens; ``-1`` takes it from the first input.
@@ -204,6 +203,8 @@ class SimilarityRouter(SmoothingRouter):
         """Average ``gates`` by similarity; ``edge_weight`` is not looked at."""
         tokens = routed(x)
         query, key = self.similarity(tokens)
+        if gates.numel() == 0:
+            return gates
         if self.token_graph == "input":
             return gates if edge_index is None else self._input(gates, query, key, x, edge_index)
         if self.token_graph == "knn":
