@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
+from torch.nn.parameter import UninitializedParameter
 from torch_geometric.nn import MessagePassing
 from torch_geometric.typing import OptPairTensor
 
@@ -145,7 +145,7 @@ class MoEConv(MessagePassing):
         edge_weight: OptTensor = None,
         edge_attr: OptTensor = None,
         size: tuple[int, int] | None = None,
-        batch: OptTensor = None,
+        batch: OptTensor | OptPairTensor = None,
         return_routing: bool | None = None,
     ) -> Tensor | tuple[Tensor, Routing]:
         r"""Route and embed the nodes.
@@ -160,6 +160,8 @@ class MoEConv(MessagePassing):
             batch: Graph of each destination, ascending from 0, for routers that need it.
             return_routing: Return the :class:`~graphmoe.typing.Routing` as well.
         """
+        if isinstance(batch, tuple):  # `to_hetero` hands over those of sources and destinations
+            batch = batch[1]
         given = GraphInput(x, edge_index, edge_weight, edge_attr, size, self.flow)
         self._check_input_of_experts(given)
         routing = self.router(given.tokens(), given.token_graph(), edge_weight, batch)
@@ -169,7 +171,8 @@ class MoEConv(MessagePassing):
 
     def _mode(self, given: GraphInput) -> str:
         """The mode of this call: ``compute``, or ``"dense"`` where that cannot run."""
-        if self.compute == "dense" or any(is_lazy(p) for p in self.experts.parameters()):
+        lazy = any(isinstance(p, UninitializedParameter) for p in self.experts.parameters())
+        if lazy or self.compute == "dense":
             return "dense"  # the first call of a lazy layer gives every expert its shapes
         if self.compute == "edge":
             loops = given.is_pair and any(getattr(e, "add_self_loops", 0) for e in self.experts)
