@@ -10,6 +10,7 @@ from torch_geometric.nn.dense.linear import Linear
 from torch_geometric.utils import scatter
 
 from graphmoe.nn.routers.base import Router, consecutive, routed
+from graphmoe.ops.gates import top_k
 from graphmoe.registry import routers
 from graphmoe.typing import OptTensor, Routing
 
@@ -35,14 +36,17 @@ class ExpertChoiceRouter(Router):
     neither for causal sequences nor for answers that must not depend on the batch. With
     ``pool="graph"`` experts choose within each graph of ``batch``, and other graphs change nothing.
 
-    The answer has a slot for each expert, most of them masked; shapes never depend on values.
-    Ties go to the token that comes first.
+    The answer has a slot for each expert, most of them masked; shapes never depend on values. Where
+    the number of used slots is not looked at (on a GPU, and in traced graphs) a layer sets rows
+    aside for all :math:`N E` slots: ``max_k`` bounds that. Ties go to the token that comes first.
 
     Args:
         in_channels: Width :math:`D` of the tokens; ``-1`` takes it from the first input.
         num_experts: Number of experts :math:`E`.
         k: Experts that a token has on average (the paper's capacity factor).
         bias: Whether the linear map has a bias.
+        max_k: Most experts of a token; of more it keeps those with the largest gates, and the load
+            is then no longer even. (default: :math:`E`, no limit)
         pool: ``"batch"``: experts choose among all tokens. ``"graph"``: among those of each graph,
             :math:`\lceil N_g k / E \rceil` of the :math:`N_g` of them.
         level: ``"node"`` or ``"graph"``, see :class:`Router`. With ``"graph"`` experts choose among
@@ -50,7 +54,7 @@ class ExpertChoiceRouter(Router):
 
     Shapes:
         - **input:** :math:`(N, D)`
-        - **output:** a :class:`~graphmoe.typing.Routing` with :math:`E` slots and a mask.
+        - **output:** a :class:`~graphmoe.typing.Routing` with ``max_k`` slots and a mask.
 
     Raises:
         ValueError: An argument is out of range.
@@ -63,6 +67,7 @@ class ExpertChoiceRouter(Router):
         k: int = 1,
         *,
         bias: bool = True,
+        max_k: int | None = None,
         pool: str = "batch",
         level: str = "node",
     ) -> None:
@@ -71,7 +76,12 @@ class ExpertChoiceRouter(Router):
             raise ValueError(f"pool is one of {', '.join(POOLS)}, got {pool!r}")
         if (pool, level) == ("graph", "graph"):
             raise ValueError("pool='graph' chooses nodes within a graph: expected level='node'")
-        self.pool = pool
+        max_k = num_experts if max_k is None else max_k
+        if not k <= max_k <= num_experts:
+            raise ValueError(
+                f"expected k={k} <= max_k <= num_experts={num_experts}, got max_k={max_k}"
+            )
+        self.pool, self.max_k = pool, max_k
         self.lin = Linear(in_channels, num_experts, bias=bias)
         self.reset_parameters()
 
@@ -114,9 +124,14 @@ class ExpertChoiceRouter(Router):
         return (tokens * self.k + self.num_experts - 1) // self.num_experts
 
     def _answer(self, probs: Tensor, logits: Tensor, taken: Tensor, dtype: torch.dtype) -> Routing:
-        index = torch.arange(self.num_experts, device=probs.device).expand(probs.size(0), -1)
-        weight = probs.masked_fill(~taken, 0).to(dtype)
-        return Routing(index, weight, probs, mask=taken, logits=logits)
+        if self.max_k == self.num_experts:
+            index = torch.arange(self.num_experts, device=probs.device).expand(probs.size(0), -1)
+            weight = probs.masked_fill(~taken, 0)
+        else:
+            index = top_k(probs.masked_fill(~taken, -1), self.max_k)
+            taken = taken.gather(1, index)
+            weight = probs.gather(1, index).masked_fill(~taken, 0)
+        return Routing(index, weight.to(dtype), probs, mask=taken, logits=logits)
 
 
 def _rank(wish: Tensor, group: OptTensor = None) -> Tensor:

@@ -48,6 +48,23 @@ def test_outputs_and_gradients_equal_brute_force(k: int, tokens: int) -> None:
         torch.testing.assert_close(g, e)
 
 
+@pytest.mark.parametrize(("k", "max_k"), [(1, 1), (2, 2), (2, 3)])
+def test_a_token_keeps_the_best_of_too_many_experts(k: int, max_k: int) -> None:
+    x = 3 * torch.randn(40, 3)
+    full, capped = ExpertChoiceRouter(3, 6, k), ExpertChoiceRouter(3, 6, k, max_k=max_k)
+    capped.load_state_dict(full.state_dict())
+    all_of_them, kept = full(x), capped(x)
+    assert int(all_of_them.mask.sum(dim=1).max()) > max_k
+    assert kept.index.shape == (40, max_k)
+    for n in range(40):
+        taken = all_of_them.mask[n].nonzero().flatten().tolist()
+        best = sorted(taken, key=lambda e: -all_of_them.weight[n, e].item())[:max_k]
+        assert kept.index[n][kept.mask[n]].tolist() == best
+    used = torch.zeros(40, 6, dtype=torch.bool).scatter(1, kept.index, kept.mask)
+    spread = torch.zeros(40, 6).scatter(1, kept.index, kept.weight)
+    assert torch.equal(spread, all_of_them.weight.masked_fill(~used, 0))
+
+
 @pytest.mark.parametrize(("tokens", "k", "load"), [(512, 2, 128), (100, 1, 13), (5, 8, 5)])
 def test_the_load_is_even_whatever_the_tokens(tokens: int, k: int, load: int) -> None:
     skewed = torch.randn(tokens, 6) + 3
@@ -107,6 +124,9 @@ def test_graph_level_chooses_among_graphs() -> None:
 def test_wrong_arguments() -> None:
     with pytest.raises(ValueError, match="pool is one of batch, graph, got 'node'"):
         ExpertChoiceRouter(3, 4, pool="node")
+    for k, max_k in ((2, 1), (1, 5)):
+        with pytest.raises(ValueError, match=f"num_experts=4, got max_k={max_k}"):
+            ExpertChoiceRouter(3, 4, k, max_k=max_k)
     with pytest.raises(ValueError, match="expected level='node'"):
         ExpertChoiceRouter(3, 4, pool="graph", level="graph")
 
