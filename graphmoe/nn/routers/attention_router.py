@@ -222,7 +222,8 @@ class AttentionRouter(SmoothingRouter):
                 f"an edge, got {list(attention.shape)}"
             )
         edges, order = sort_edges(row, col, tokens.size(0), seen.size(0))
-        weight = attention[order].to(gates.dtype).view(row.size(0), -1)
+        weight = attention[order].to(gates.dtype)
+        weight = weight.unsqueeze(1) if weight.dim() == 1 else weight
         if self._mixes(weight.size(1)):
             total = scatter(weight, edges.row, dim_size=tokens.size(0), reduce="sum")
             means = [
@@ -247,10 +248,11 @@ class AttentionRouter(SmoothingRouter):
                 f"beside edge_weight) and B L = {count} tokens, got {shape}"
             )
         batch, heads, length, _ = shape
-        attention, rows = attention.to(gates.dtype), gates.view(batch, length, -1)
+        attention, rows = attention.to(gates.dtype), gates.view(batch, length, gates.size(-1))
         if self._mixes(heads):
-            tokens = tokens.to(gates.dtype).view(batch, length, -1)
-            means = (attention.flatten(1, 2) @ tokens).view(batch, heads, length, -1)
+            tokens = tokens.to(gates.dtype).view(batch, length, tokens.size(-1))
+            means = attention.flatten(1, 2) @ tokens
+            means = means.view(batch, heads, length, tokens.size(-1))
             means = _over(means, attention.sum(dim=-1), tokens.unsqueeze(1)).transpose(1, 2)
             rho = self.responsibilities(tokens, means)
             attention = (attention * rho.mT.unsqueeze(-1)).sum(dim=1)
