@@ -90,7 +90,8 @@ def dispatch_plan(
     else:
         standing = position.masked_fill(position >= offsets.select(0, -1), key.numel())
     inverse = torch.full_like(position, order.numel()).scatter_(0, order, standing)
-    token = order if k == 1 else order.div(k, rounding_mode="floor")
+    # A tensor of its own for k = 1 too: a traced function may not be given the same one twice.
+    token = order.div(k, rounding_mode="floor")
     return DispatchPlan(token, order, inverse, offsets, num_tokens, k, complete)
 
 

@@ -127,8 +127,8 @@ class MoEFFN(nn.Module):
             x: Tokens ``[..., D]``; all leading dimensions together are :math:`N` tokens.
             edge_index: Token graph, for routers that look at neighbours.
             edge_weight: Its weights.
-            batch: Graph of each token ``[N]``. (default: for ``[..., L, D]``, each sequence of
-                ``L`` tokens is a graph)
+            batch: Graph of each token ``[N]``, or of the shape of ``x`` without its last dimension.
+                (default: for ``[..., L, D]``, each sequence of ``L`` tokens is a graph)
             return_routing: Return the routing as well.
 
         Returns:
@@ -149,11 +149,7 @@ class MoEFFN(nn.Module):
             batch = None if batch is None else batch.view(shape)
             routing = self.router(x, edge_index, edge_weight, batch)
         else:
-            if batch is None and x.dim() > 2:
-                batch = torch.arange(tokens.size(0), device=x.device).div(
-                    max(x.size(-2), 1), rounding_mode="floor"
-                )
-            routing = self.router(tokens, edge_index, edge_weight, batch)
+            routing = self._route(x, tokens, edge_index, edge_weight, batch)
         check_routing(routing, tokens.size(0), self.num_experts)
         out = self._mix(tokens, routing)
         if self.shared_expert is not None:
@@ -161,6 +157,29 @@ class MoEFFN(nn.Module):
             out = out + self.shared_expert(tokens, ends)
         out = out.view(*shape, out.size(-1))
         return (out, routing) if return_routing else out
+
+    def _route(
+        self,
+        x: Tensor,
+        tokens: Tensor,
+        edge_index: Adj | None,
+        edge_weight: OptTensor,
+        batch: OptTensor,
+    ) -> Routing:
+        takes_sequences = getattr(self.router, "takes_sequences", False)
+        if takes_sequences and x.dim() == 3 and self.router.level == "node":
+            # Their shape tells what belongs together, without a look at any value.
+            if batch is not None:
+                batch = batch.view(x.shape[:2])
+            routing: Routing = self.router(x, edge_index, edge_weight, batch)
+            return routing
+        if batch is not None:
+            batch = batch.flatten()
+        elif x.dim() > 2:
+            batch = torch.arange(tokens.size(0), device=x.device)
+            batch = batch.div(max(x.size(-2), 1), rounding_mode="floor")
+        routing = self.router(tokens, edge_index, edge_weight, batch)
+        return routing
 
     def _mix(self, tokens: Tensor, routing: Routing) -> Tensor:
         capacity = None

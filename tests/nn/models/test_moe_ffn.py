@@ -153,6 +153,17 @@ def test_each_sequence_is_a_graph_unless_told_otherwise():
     assert len(index[:7].unique()) == len(index[7:].unique()) == 1
 
 
+def test_sequences_follow_their_own_tokens_alone():
+    torch.manual_seed(0)
+    module = MoEFFN(6, num_experts=4, router="similarity", router_kwargs={"token_graph": "dense"})
+    x = torch.randn(3, 5, 6)
+    out = module(x)
+    torch.testing.assert_close(out[1:], module(x[1:]))
+    flat = module(x.view(15, 6), batch=torch.arange(3).repeat_interleave(5))
+    torch.testing.assert_close(out.view(15, 6), flat, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(module(x, batch=torch.zeros(15, dtype=torch.long)), out)
+
+
 @pytest.mark.parametrize("kwargs", [{}, {"hidden_channels": 5, "shared_expert": True}])
 def test_lazy(kwargs):
     module = MoEFFN(-1, num_experts=3, k=2, **kwargs)
@@ -205,10 +216,10 @@ def test_half_precision_and_autocast(dtype):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())
 
 
-@pytest.mark.parametrize("kwargs", [{}, {"capacity_factor": 1.0}, {"router": "dynamic"}])
+@pytest.mark.parametrize("kwargs", [{"k": 1}, {"capacity_factor": 1.0}, {"router": "dynamic"}])
 def test_compiles_in_one_graph_for_any_number_of_tokens(kwargs):
     torch.manual_seed(0)
-    module = MoEFFN(6, num_experts=4, k=2, shared_expert=True, **kwargs)
+    module = MoEFFN(6, num_experts=4, shared_expert=True, **({"k": 2} | kwargs))
     compiled = torch.compile(module, fullgraph=True, dynamic=True, backend="aot_eager")
     for shape in ((3, 7, 6), (2, 5, 6), (4, 9, 6)):
         x = torch.randn(shape, requires_grad=True)
