@@ -24,7 +24,9 @@ def argument_names(conv: type[nn.Module]) -> tuple[str, ...]:
 @cache
 def takes_pairs(conv: type[nn.Module]) -> bool:
     """Whether a convolution says that it takes source and destination nodes apart."""
-    return "Pair" in str(inspect.signature(conv.forward).parameters.get("x", ""))
+    x = inspect.signature(conv.forward).parameters.get("x")
+    # By its name or spelled out, as PyG's versions differ in how much they keep of an annotation.
+    return any(word in str(x) for word in ("Pair", "Tuple", "tuple"))
 
 
 class GraphInput(NamedTuple):

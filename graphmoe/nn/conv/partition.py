@@ -81,7 +81,7 @@ def run_pieces(experts: Sequence[nn.Module], given: GraphInput, plan: DispatchPl
     busy = [e for e in range(len(experts)) if node_bounds[e] < node_bounds[e + 1]]
     if not busy:
         busy = [0]  # no node at all: the width still has to come from an expert
-    numbering = source.new_empty(given.source.size(0))
+    numbering = source.new_empty(given.source.size(0), dtype=torch.long)
     nodes, links = [], []
     for e in busy:
         own = plan.token[node_bounds[e] : node_bounds[e + 1]]
