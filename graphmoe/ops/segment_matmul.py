@@ -74,7 +74,14 @@ def _backend(x: Tensor, in_width: int, out_width: int) -> str:
     return choose_backend(x.device.type, x.dtype, in_width, out_width, capability)
 
 
-@torch.library.custom_op("graphmoe::segment_matmul", mutates_args=())
+# Schemas are spelt out: older versions of torch read annotations, but not ours.
+
+
+@torch.library.custom_op(
+    "graphmoe::segment_matmul",
+    mutates_args=(),
+    schema="(Tensor x, Tensor weight, Tensor offsets, Tensor? bias) -> Tensor",
+)
 def _matmul(x: Tensor, weight: Tensor, offsets: Tensor, bias: OptTensor) -> Tensor:
     return MATMUL[_backend(x, *weight.shape[1:])](x, weight, offsets, bias)
 
@@ -84,7 +91,11 @@ def _(x: Tensor, weight: Tensor, offsets: Tensor, bias: OptTensor) -> Tensor:
     return x.new_empty(x.size(0), weight.size(2))
 
 
-@torch.library.custom_op("graphmoe::segment_outer", mutates_args=())
+@torch.library.custom_op(
+    "graphmoe::segment_outer",
+    mutates_args=(),
+    schema="(Tensor x, Tensor y, Tensor offsets, bool with_sum) -> (Tensor, Tensor)",
+)
 def _outer(x: Tensor, y: Tensor, offsets: Tensor, with_sum: bool) -> tuple[Tensor, Tensor]:
     return OUTER[_backend(x, x.size(1), y.size(1))](x, y, offsets, with_sum)
 
