@@ -194,6 +194,7 @@ class RoutingRecorder:
                 update: Any = getattr(module, "update_bias", None)
                 if update is not None and getattr(module, "expert_bias", None) is not None:
                     update(load)
+                    break  # a router passes it on to the one it wraps, if any
 
     def snapshot(self) -> RoutingSnapshot:
         """Who went where in the last pass; reports measure fluctuation from here on."""

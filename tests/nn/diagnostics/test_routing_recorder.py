@@ -15,6 +15,7 @@ from torch_geometric.nn import GCNConv
 from graphmoe.nn.diagnostics import RoutingRecorder, RoutingSnapshot
 from graphmoe.nn.diagnostics.layer_record import HISTORY, LayerRecord
 from graphmoe.nn.models import MoEFFN
+from graphmoe.nn.routers import EntropyTriggeredRouter
 from graphmoe.nn.routers.base import Router
 from graphmoe.nn.routers.topk_router import TopKRouter
 from graphmoe.ops.balance import importance_loss, load_loss, switch_loss, z_loss
@@ -46,6 +47,10 @@ class Wrapper(Router):
 
     def route(self, x, edge_index=None, edge_weight=None, batch=None) -> Routing:
         return self.inner(x, edge_index, edge_weight, batch)
+
+
+def scheduled(inner: Router) -> Router:
+    return EntropyTriggeredRouter(D, E, router=inner)
 
 
 class Two(nn.Module):
@@ -113,10 +118,11 @@ def test_a_wrapped_router_counts_once_and_a_shared_one_is_one_layer() -> None:
         "0.router": 2,
         "2.router": 3,
     }
-    wrapped = MoEFFN(D, 8, num_experts=E, router=Wrapper(TopKRouter(D, E)))
-    with RoutingRecorder(wrapped) as recorder:
-        wrapped(torch.randn(N, D))
-    assert {n: len(calls) for n, calls in recorder.routings.items()} == {"router": 1}
+    for wrap in (Wrapper, scheduled):
+        wrapped = MoEFFN(D, 8, num_experts=E, router=wrap(TopKRouter(D, E)))
+        with RoutingRecorder(wrapped) as recorder:
+            wrapped(torch.randn(N, D))
+        assert {n: len(calls) for n, calls in recorder.routings.items()} == {"router": 1}
 
 
 def test_a_router_itself_can_be_recorded_and_a_model_without_one_cannot() -> None:
@@ -209,15 +215,15 @@ def test_the_switch_loss_evens_the_load_out() -> None:
     assert recorder.report().layers[0].load_cv < 0.5 * before
 
 
-def test_biases_move_against_the_load_of_the_last_pass() -> None:
-    model = MoEFFN(
-        D, 8, num_experts=E, router=Wrapper(TopKRouter(D, E, selection_bias=True, bias_rate=0.1))
-    )
+@pytest.mark.parametrize("wrap", [lambda inner: inner, Wrapper, scheduled])
+def test_biases_move_against_the_load_of_the_last_pass(wrap) -> None:
+    inner = TopKRouter(D, E, selection_bias=True, bias_rate=0.1)
+    model = MoEFFN(D, 8, num_experts=E, router=wrap(inner))
     with RoutingRecorder(model) as recorder:
         model(torch.randn(64, D))
         load = recorder.loads()["router"]
         recorder.update_biases()
-        bias = model.router.inner.expert_bias
+        bias = inner.expert_bias
         torch.testing.assert_close(bias, 0.1 * (load.mean() - load).sign())
         recorder.update_biases({"router": torch.tensor([9.0, 0, 0, 0])})
         assert bias.argmin() == 0 or load.argmin() == 0
