@@ -97,7 +97,8 @@ def dispatch_plan(
 
 def is_plain_cpu(x: Tensor) -> bool:
     """Whether reading a value costs nothing: neither on its way to a device, nor traced."""
-    return type(x) is Tensor and x.device.type == "cpu" and not torch.compiler.is_compiling()
+    plain = type(x) in (Tensor, torch.nn.Parameter) and x.device.type == "cpu"
+    return plain and not torch.compiler.is_compiling()
 
 
 def _check_range(index: Tensor, num_experts: int, mask: OptTensor) -> None:

@@ -207,6 +207,8 @@ class _Blocks:
         return rows.masked_fill_(self.outside.unsqueeze(2), 0)
 
     def add_up(self, parts: Tensor) -> Tensor:
+        if parts.numel() == 0:
+            return parts.new_zeros(self.first.size(0) - 1, *parts.shape[1:])
         wide = parts.float() if parts.dtype in _HALF else parts
         # The blocks of a segment lie side by side: no atomic addition is needed. Blocks that
         # nobody uses hold zeros, and the last segment may take them.
