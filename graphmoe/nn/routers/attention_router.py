@@ -13,7 +13,7 @@ from torch_geometric.utils import scatter
 
 from graphmoe.nn.routers.base import routed
 from graphmoe.nn.routers.smoothing_router import SmoothingRouter
-from graphmoe.ops.edge_products import edge_sum, sort_edges
+from graphmoe.ops.edge_products import Edges, edge_sum, sort_edges
 from graphmoe.ops.smoothing import edge_softmax, smooth, smooth_edges
 from graphmoe.ops.token_graph import edge_list, input_graph
 from graphmoe.registry import routers
@@ -180,7 +180,7 @@ class AttentionRouter(SmoothingRouter):
                 "edge_weight, got None"
             )
         sizes = (tokens.size(0), None) if source is None else (source.size(0), tokens.size(0))
-        graph = input_graph(edge_index, *sizes)
+        graph = self.remembered(edge_index, sizes, lambda: input_graph(edge_index, *sizes))
         shape = (-1, 2, self.heads, self.channels)
         left, right = self.project(self.lin_attention, tokens).view(shape).unbind(1)
         other = right
@@ -215,13 +215,19 @@ class AttentionRouter(SmoothingRouter):
     ) -> Tensor:
         """By coefficients of the edges."""
         seen = tokens if source is None else source
-        col, row = edge_list(edge_index, seen.size(0), tokens.size(0))
-        if attention.dim() not in (1, 2) or attention.size(0) != row.size(0):
+        sizes = (seen.size(0), tokens.size(0))
+
+        def arrange() -> tuple[Edges, Tensor]:
+            col, row = edge_list(edge_index, *sizes)
+            return sort_edges(row, col, sizes[1], sizes[0])
+
+        edges, order = self.remembered(edge_index, ("given", sizes), arrange)
+        count = order.size(0)
+        if attention.dim() not in (1, 2) or attention.size(0) != count:
             raise ValueError(
-                f"expected attention coefficients [{row.size(0)}] or [{row.size(0)}, H], one row "
-                f"an edge, got {list(attention.shape)}"
+                f"expected attention coefficients [{count}] or [{count}, H], one row an edge, got "
+                f"{list(attention.shape)}"
             )
-        edges, order = sort_edges(row, col, tokens.size(0), seen.size(0))
         weight = attention[order].to(gates.dtype)
         weight = weight.unsqueeze(1) if weight.dim() == 1 else weight
         if self._mixes(weight.size(1)):

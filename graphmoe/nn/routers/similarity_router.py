@@ -233,10 +233,15 @@ class SimilarityRouter(SmoothingRouter):
     ) -> Tensor:
         flat, query, key = gates.flatten(0, -2), query.flatten(0, -2), key.flatten(0, -2)
         source = self.sources(x)
+        cols, rows = (flat.size(0), None) if source is None else (source.size(0), flat.size(0))
+        causal = self.causal and source is None
+
+        def arrange() -> TokenGraph:
+            return input_graph(edge_index, cols, rows, causal)
+
+        graph = self.remembered(edge_index, (cols, rows, causal), arrange)
         if source is None:
-            graph = input_graph(edge_index, flat.size(0), causal=self.causal)
             return self._edges(graph, flat, query, key).view_as(gates)
-        graph = input_graph(edge_index, source.size(0), flat.size(0))
         weight, own = edge_similarity(
             graph, query, key, self.similarity(source)[1], self.temperature
         )
