@@ -116,7 +116,7 @@ def _attention(
         own = _pick(own, plan.token * num_experts + expert, conv.heads)
         score = score + _pick(own, edges.row, conv.heads)
     if given.edge_attr is not None and conv.lin_edge is not None:
-        attr = given.edge_attr.view(given.edge_attr.size(0), -1).index_select(0, edge)
+        attr = given.edge_attr.unsqueeze(-1).flatten(1).index_select(0, edge)
         key = _keys([c.lin_edge for c in experts], [c.att_edge for c in experts])
         score = score + segment_matmul(attr, key.mT, edges.start[plan.offsets])
     score = F.leaky_relu(score, conv.negative_slope)
