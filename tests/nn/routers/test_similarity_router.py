@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch_geometric import EdgeIndex
 from torch_geometric.utils import to_torch_coo_tensor, to_torch_csr_tensor
 
 from graphmoe.nn.routers import SimilarityRouter, TopKRouter
-from graphmoe.ops import entropy, knn_graph
+from graphmoe.ops import TokenGraph, entropy, input_graph, knn_graph
 from graphmoe.typing import Routing
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -196,6 +197,34 @@ def test_repeated_edges_loops_types_and_strides_do_not_matter() -> None:
     ):
         assert_same(router(x, same), expected)
     assert_same(router(x, edge_index, torch.rand(4)), expected)
+
+
+def test_a_graph_is_arranged_once_and_never_out_of_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def counted(*args: Any) -> TokenGraph:
+        calls.append(args)
+        return input_graph(*args)
+
+    monkeypatch.setattr("graphmoe.nn.routers.similarity_router.input_graph", counted)
+    router, fresh = SimilarityRouter(4, 5, 2), SimilarityRouter(4, 5, 2)
+    fresh.load_state_dict(router.state_dict())
+    x, edge_index = torch.randn(6, 4), torch.tensor([[0, 1, 5, 2], [1, 0, 2, 4]])
+    with torch.no_grad():
+        router(x, edge_index)
+    router(x, edge_index).weight.sum().backward()  # which needs more than was made without
+    assert len(calls) == 2
+    router(x, edge_index.clone()).weight.sum().backward()
+    with torch.no_grad():
+        router(x, edge_index)
+    assert len(calls) == 2
+    edge_index[0, 0] = 3  # in place, behind the router's back
+    assert_same(router(x, edge_index), fresh(x, edge_index))
+    bigger = torch.randn(7, 4)
+    assert_same(router(bigger, edge_index), fresh(bigger, edge_index))
+    restored = copy.deepcopy(router)
+    assert restored._last is None
+    assert_same(restored(x, edge_index), router(x, edge_index))
 
 
 def test_a_bipartite_graph_is_followed_from_its_sources() -> None:
