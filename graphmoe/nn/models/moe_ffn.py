@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -112,6 +113,11 @@ class MoEFFN(nn.Module):
         self.experts.reset_parameters()
         if self.shared_expert is not None:
             self.shared_expert.reset_parameters()
+
+    def keep_experts(self, indices: Sequence[int]) -> None:
+        """Drop all experts but these, which are then numbered in the order given."""
+        self.experts.keep_experts(indices)
+        self.router.keep_experts(indices)
 
     def forward(
         self,

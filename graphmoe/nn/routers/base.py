@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 from torch_geometric.nn.dense.linear import Linear
 from torch_geometric.utils import scatter
 
@@ -37,6 +39,10 @@ class Router(Float32Buffers, ABC):
     Raises:
         ValueError: A number is out of range, or ``level`` is unknown.
     """
+
+    #: Attributes with one row an expert (linear maps, parameters, buffers): these are cut by
+    #: :meth:`keep_experts`.
+    per_expert: tuple[str, ...] = ("lin",)
 
     #: Standard deviation of the noise that :meth:`perturb` adds; a schedule may set it.
     selection_noise: OptTensor
@@ -150,6 +156,23 @@ class Router(Float32Buffers, ABC):
             routing.load,
         )
 
+    @torch.no_grad()
+    def keep_experts(self, indices: Sequence[int]) -> None:
+        """Route among these experts alone, which are then numbered in the order given.
+
+        Args:
+            indices: Experts to keep; fewer than ``k`` of them also lower ``k``.
+        """
+        for name in self.per_expert:
+            found: Any = getattr(self, name)
+            if isinstance(found, nn.Module):
+                _keep_rows(found, "weight", indices)
+                _keep_rows(found, "bias", indices)
+                found.out_channels = len(indices)
+            else:
+                _keep_rows(self, name, indices)
+        self.num_experts, self.k = len(indices), min(self.k, len(indices))
+
     def project(self, lin: Linear, x: Tensor) -> Tensor:
         """Scores of the experts ``[N, E]`` by a linear map, in float32 or wider.
 
@@ -181,6 +204,15 @@ class Router(Float32Buffers, ABC):
             f"{self.__class__.__name__}({self.in_channels}, num_experts={self.num_experts}, "
             f"k={self.k})"
         )
+
+
+def _keep_rows(module: nn.Module, name: str, indices: Sequence[int]) -> None:
+    rows = getattr(module, name)
+    if rows is None or isinstance(rows, UninitializedParameter):
+        return
+    kept = rows.detach()[torch.as_tensor(indices, device=rows.device)]
+    is_parameter = isinstance(rows, nn.Parameter)
+    setattr(module, name, nn.Parameter(kept, rows.requires_grad) if is_parameter else kept)
 
 
 def routed(x: Tensor | tuple[Tensor, Tensor]) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -84,6 +84,11 @@ class EntropyTriggeredRouter(Router):
         share = 0.5 if num_experts > 2 else 1.0
         self.schedule = TwoStageSchedule(**{"max_share": share, **(schedule_kwargs or {})})
         self.router.selection_noise = self.schedule.noise.clone()
+
+    def keep_experts(self, indices: Sequence[int]) -> None:
+        """Let the wrapped router choose among these experts alone."""
+        self.router.keep_experts(indices)
+        self.num_experts, self.k = self.router.num_experts, self.router.k
 
     def reset_parameters(self) -> None:
         """Draw the wrapped router anew and start the schedule over."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
@@ -89,6 +90,11 @@ class ExpertChoiceRouter(Router):
         """Draw the linear map anew."""
         super().reset_parameters()
         self.lin.reset_parameters()
+
+    def keep_experts(self, indices: Sequence[int]) -> None:
+        """Route among these experts alone, which are then numbered in the order given."""
+        super().keep_experts(indices)
+        self.max_k = min(self.max_k, len(indices))
 
     def route(
         self,

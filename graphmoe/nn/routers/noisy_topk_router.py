@@ -56,6 +56,8 @@ class NoisyTopKRouter(Router):
         ValueError: An argument is out of range.
     """
 
+    per_expert = ("lin", "lin_noise")
+
     def __init__(
         self,
         in_channels: int,

@@ -57,6 +57,7 @@ class TopKRouter(Router):
         ValueError: An argument is out of range.
     """
 
+    per_expert = ("lin", "expert_bias")
     expert_bias: OptTensor
 
     def __init__(
