@@ -49,6 +49,14 @@ def test_stable_entropy_ends_coverage_when_the_window_is_full() -> None:
     assert weights(schedule) == (0.05, 0.0, 1.0)  # the ramp starts with the next epoch
 
 
+@pytest.mark.parametrize(("min_epochs", "window", "first"), [(8, 3, 8), (2, 4, 4)])
+def test_coverage_lasts_its_epochs_and_a_full_window(
+    min_epochs: int, window: int, first: int
+) -> None:
+    schedule = TwoStageSchedule(min_epochs=min_epochs, window=window, even=0.0)
+    assert run(schedule, [0.9] * 20) == first
+
+
 def test_a_drifting_entropy_waits_until_it_settles() -> None:
     schedule = TwoStageSchedule()
     assert run(schedule, [0.99 - 0.01 * t for t in range(8)]) is None
