@@ -203,16 +203,16 @@ class MoleculeTask(Task):
 
 
 TEXT = Sizes(
-    width=96, layers=2, heads=4, experts=(8, 2, 192), steps=1080, every=40, batch=16, context=64,
-    lr=3e-3, weight_decay=0.01, cosine=True, grid_steps=360,
+    width=64, layers=2, heads=4, experts=(8, 2, 128), steps=1500, every=50, batch=8, context=64,
+    lr=5e-3, weight_decay=0.01, cosine=True, grid_steps=500,
 )  # fmt: skip
 NODES = Sizes(
     width=64, layers=1, heads=4, experts=(8, 2, 64), steps=120, every=4, lr=1e-2,
     weight_decay=0.5, dropout=0.7,
 )  # fmt: skip
 MOLECULES = Sizes(
-    width=64, layers=2, heads=4, experts=(8, 2, 64), steps=420, every=14, batch=32, lr=1e-3,
-    weight_decay=0.01, dropout=0.2, grid_steps=294,
+    width=64, layers=2, heads=4, experts=(8, 2, 64), steps=300, every=10, batch=32, lr=1e-3,
+    weight_decay=0.01, dropout=0.2, grid_steps=210,
 )  # fmt: skip
 TOY: dict[str, Any] = {
     "width": 8, "layers": 1, "heads": 2, "experts": (4, 2, 8), "steps": 3, "every": 1,

@@ -135,10 +135,10 @@ def measure_task(task: Task, store: Store, args: argparse.Namespace) -> dict[str
         settings[variant], grid[variant] = choose(tried, store, options, seeds)
     settings |= {floor: {"variant": floor, "balance": 0.0} for floor in ("frozen", "dense")}
 
-    runs = {
-        variant: [store.run(task, settings[variant], seed) for seed in range(count)]
-        for variant in VARIANTS
-    }
+    runs: dict[str, list[dict[str, Any]]] = {variant: [] for variant in VARIANTS}
+    for seed in range(count):
+        for variant, found in runs.items():
+            found.append(store.run(task, settings[variant], seed))
     timed = {v: settings[v] for v in ("vanilla", "similarity", "attention")}
     for other in TOKEN_GRAPHS[task.kind] + ALSO_TIMED.get(task.kind, []):
         timed[describe(other)] = settings["similarity"] | other

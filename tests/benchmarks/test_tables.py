@@ -76,3 +76,55 @@ def test_no_page_says_something_else_than_the_files(tables: ModuleType) -> None:
         assert tables.filled(text) == text, f"run python benchmarks/tables.py: {page.name}"
         for name in re.findall(r"<!-- (\w+) -->", text):
             assert name in tables.TABLES
+
+
+def routed(change: float, low: float, high: float) -> dict[str, Any]:
+    gap = {"mean": change, "low": low, "high": high}
+    return {
+        figure: {"mean": 0.25, "std": 0.01, "minus vanilla": gap}
+        for figure in ("test", "fluctuation_top1", "fluctuation_set", "entropy", "load_cv")
+    }
+
+
+@pytest.fixture
+def routing() -> dict[str, Any]:
+    row = routed(-0.05, -0.08, -0.02)
+    return {
+        "tasks": {
+            "letters": {
+                "metric": "bits",
+                "compare": {
+                    "vanilla": row, "similarity": row, "attention": row, "frozen": row,
+                    "dense": {"test": row["test"]},
+                },
+                "parameters": {
+                    variant: {"active": 1_000, "total": 4_000}
+                    for variant in ("vanilla", "similarity", "attention", "frozen", "dense")
+                },
+            }
+        },
+        "claims": {
+            "similarity": {
+                "test": {"letters": "contradicted", "nodes": "not shown"},
+                "fluctuation_top1": {"letters": "holds", "nodes": "holds"},
+                "fluctuation_set": {"letters": "holds", "nodes": "not shown"},
+                "entropy": {"letters": "not shown", "nodes": "not shown"},
+                "overhead": {"letters": "missed", "nodes": "holds"},
+            }
+        },
+    }  # fmt: skip
+
+
+def test_the_routing_tables_say_what_changed_and_what_holds(
+    tables: ModuleType, routing: dict[str, Any]
+) -> None:
+    figures = tables.similarity(routing).splitlines()
+    assert "| letters, vanilla | 0.25 ± 0.01 | 25.0 ± 1.0 |" in figures[2]
+    assert figures[-1] == "| letters, dense | 0.25 ± 0.01 | – | – | – | – | 1.0 / 4.0 |"
+    gaps = tables.similarity_gaps(routing).splitlines()
+    assert "letters (bits), similarity | -0.05 (-0.08 to -0.02) | -5.0 (-8.0 to -2.0)" in gaps[2]
+    assert not any("vanilla |" in line for line in gaps[2:])
+    claims = tables.similarity_claims(routing)
+    assert "| similarity: better on test | – | letters | nodes |" in claims
+    assert "| similarity: first expert changes less | letters, nodes | – | – |" in claims
+    assert "at most 10 % longer | nodes | letters | – |" in claims
