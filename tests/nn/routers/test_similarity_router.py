@@ -161,6 +161,11 @@ def test_an_unknown_width_is_taken_from_the_first_input() -> None:
     router = SimilarityRouter(-1, 3)
     assert router(torch.randn(4, 6), torch.tensor([[0], [1]])).probs.shape == (4, 3)
     assert router.lin_similarity.weight.shape == (6, 6)
+    for rank in (None, 2):
+        known, unknown = SimilarityRouter(6, 3, rank=rank), SimilarityRouter(-1, 3, rank=rank)
+        unknown.load_state_dict(known.state_dict())
+        x, edge_index = torch.randn(5, 6), torch.randint(5, (2, 9))
+        assert_same(unknown(x, edge_index), known(x, edge_index))
 
 
 @every_kind
