@@ -33,6 +33,7 @@ _SUBPACKAGES = (
     "nn",
     "ops",
     "registry",
+    "testing",
     "training",
     "transforms",
     "typing",
