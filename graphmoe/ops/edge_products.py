@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -135,11 +137,20 @@ def _check_range(row: Tensor, col: Tensor, num_rows: int, num_cols: int) -> None
             )
 
 
+@cache
+def _hear_out_csr() -> None:
+    """Torch calls its CSR layout beta once a process; the parts used here are stable."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse", category=UserWarning)
+        torch.sparse_csr_tensor([0, 0], [], torch.empty(0), (1, 1), check_invariants=False)
+
+
 def _matrix(value: Tensor, edges: Sequence[Tensor], cols: int, transpose: bool) -> Tensor:
     _, col, start, by_col, row_by_col, start_by_col = edges
     if transpose:
         value, col, start = value[by_col], row_by_col, start_by_col
     size = (start.size(0) - 1, cols)
+    _hear_out_csr()
     return torch.sparse_csr_tensor(start, col, value.contiguous(), size, check_invariants=False)
 
 
