@@ -168,7 +168,7 @@ class Router(Float32Buffers, ABC):
             if isinstance(found, nn.Module):
                 _keep_rows(found, "weight", indices)
                 _keep_rows(found, "bias", indices)
-                found.out_channels = len(indices)
+                found.out_channels = len(indices)  # type: ignore[assignment]
             else:
                 _keep_rows(self, name, indices)
         self.num_experts, self.k = len(indices), min(self.k, len(indices))
