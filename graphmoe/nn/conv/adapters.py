@@ -44,6 +44,10 @@ class UpdateAdapter(ABC):
             return f"{aggregation} has parameters of its own in each expert"
         return None
 
+    def traceable(self, experts: Sequence[nn.Module]) -> bool:
+        """Whether the update never asks where an expert's rows end, so that it can be traced."""
+        return True
+
     @abstractmethod
     def aggregate(self, conv: Any, given: GraphInput) -> tuple[Tensor, ...]:
         """What the update needs of every node, rows ``[N, *]``; ``conv`` lends its settings."""

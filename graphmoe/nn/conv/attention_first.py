@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch_geometric.nn import GATConv
 from torch_geometric.utils import add_self_loops, remove_self_loops, softmax
 
@@ -31,8 +31,18 @@ from graphmoe.ops.edge_products import Edges, edge_sum, sort_edges
 #: are transformed by every expert: measured with 8 experts and 12 edges a node.
 _WIDEST = 8
 
-_SETTINGS = ("heads", "out_channels", "concat", "negative_slope", "dropout", "add_self_loops")
-_SETTINGS = (*_SETTINGS, "edge_dim", "residual", "flow", "aggr")
+_SETTINGS = (
+    "heads",
+    "out_channels",
+    "concat",
+    "negative_slope",
+    "dropout",
+    "add_self_loops",
+    "edge_dim",
+    "residual",
+    "flow",
+    "aggr",
+)
 
 
 def suits(experts: Sequence[Any], given: GraphInput) -> bool:
@@ -124,9 +134,8 @@ def _attention(
     return F.dropout(alpha, p=conv.dropout, training=conv.training)
 
 
-def _source_map(conv: Any) -> nn.Module:
-    found: nn.Module = conv.lin if conv.lin is not None else conv.lin_src
-    return found
+def _source_map(conv: Any) -> Any:
+    return conv.lin if conv.lin is not None else conv.lin_src
 
 
 def _stack(weights: Sequence[Tensor], heads: int) -> Tensor:

@@ -33,10 +33,10 @@ def resolve_expert(expert: Expert) -> Callable[..., nn.Module]:
                 f"makes one, got {expert!r}"
             )
         return expert
-    named = {
+    named: dict[str, type[nn.Module]] = {
         name.casefold(): found
         for name in pyg_conv.__all__
-        if inspect.isclass(found := getattr(pyg_conv, name))
+        if isinstance(found := getattr(pyg_conv, name), type)
         and found is not pyg_conv.MessagePassing
     }
     for key in (expert.casefold(), f"{expert.casefold()}conv"):
@@ -54,12 +54,12 @@ def build_expert(
         TypeError: The class needs more than two widths, or what was made is no module.
     """
     kwargs = copy.deepcopy(kwargs)
-    if not inspect.isclass(make):
+    if not isinstance(make, type):
         conv = make(in_channels, out_channels, **kwargs)
         if not isinstance(conv, nn.Module):
             raise TypeError(f"expected `expert` to make a torch.nn.Module, got {type(conv)}")
         return conv
-    arguments = inspect.signature(make.__init__).parameters
+    arguments = inspect.signature(make).parameters
     if "in_channels" in arguments and "out_channels" in arguments:
         return make(in_channels, out_channels, **kwargs)
     if make in (pyg_conv.GINConv, pyg_conv.GINEConv):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -14,17 +13,26 @@ from torch_geometric.utils import is_sparse, is_torch_sparse_tensor, scatter, to
 
 from graphmoe.typing import Adj, OptTensor
 
+#: Arguments of the convolutions seen so far: asked when a layer is made, looked up when it runs.
+_ARGUMENTS: dict[Any, dict[str, inspect.Parameter]] = {}
 
-@cache
-def argument_names(conv: type[nn.Module]) -> tuple[str, ...]:
+
+def argument_names(conv: nn.Module) -> tuple[str, ...]:
     """The arguments of a convolution's ``forward``."""
-    return tuple(inspect.signature(conv.forward).parameters)[1:]
+    kind: Any = type(conv)
+    return tuple(_arguments(kind))
 
 
-@cache
-def takes_pairs(conv: type[nn.Module]) -> bool:
+def _arguments(kind: Any) -> dict[str, inspect.Parameter]:
+    if kind not in _ARGUMENTS:
+        _ARGUMENTS[kind] = dict(list(inspect.signature(kind.forward).parameters.items())[1:])
+    return _ARGUMENTS[kind]
+
+
+def takes_pairs(conv: nn.Module) -> bool:
     """Whether a convolution says that it takes source and destination nodes apart."""
-    x = inspect.signature(conv.forward).parameters.get("x")
+    kind: Any = type(conv)
+    x = _arguments(kind).get("x")
     # By its name or spelled out, as PyG's versions differ in how much they keep of an annotation.
     return any(word in str(x) for word in ("Pair", "Tuple", "tuple"))
 
@@ -124,12 +132,17 @@ class GraphInput(NamedTuple):
 
     def call(self, conv: nn.Module) -> Tensor:
         """Run a convolution on all of it."""
-        names = argument_names(type(conv))
+        names = argument_names(conv)
         optional: dict[str, Any] = {
             name: getattr(self, name)
             for name in ("edge_weight", "edge_attr", "size")
             if name in names and getattr(self, name) is not None
         }
+        if self.is_pair and self.destination is None and "size" not in names:
+            raise ValueError(
+                f"{type(conv).__name__} takes no `size`, and cannot tell how many destinations "
+                f"there are: expected features for them, got x=(x_src, None)"
+            )
         out: Tensor = conv(self.x, self.edge_index, **optional)
         return out
 

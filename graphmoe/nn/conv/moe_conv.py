@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -107,15 +108,20 @@ class MoEConv(MessagePassing):
         ]
         self.experts = nn.ModuleList(convs[:num_experts])
         self.shared_expert = convs[-1] if shared_expert else None
-        self.flow = getattr(convs[0], "flow", self.flow)
+        self.flow: str = getattr(convs[0], "flow", "source_to_target")
         self.router = _build_router(router, in_channels, num_experts, k, router_kwargs)
         self.k = self.router.k
         _check_widths(self.experts)
+        self._argument_names = argument_names(convs[0])
         self.compute = self._resolve_compute(compute)
 
+    @property
+    def _convs(self) -> list[Any]:
+        return list(self.experts)
+
     def _resolve_compute(self, compute: str) -> str:
-        adapter, reason = find_adapter(self.experts)
-        one_hop = all(is_one_hop(conv) for conv in self.experts)
+        adapter, reason = find_adapter(self._convs)
+        one_hop = all(is_one_hop(conv) for conv in self._convs)
         if compute == "auto":
             return "update" if adapter is not None else "edge" if one_hop else "dense"
         if compute == "update" and adapter is None:
@@ -137,6 +143,12 @@ class MoEConv(MessagePassing):
         for conv in (*self.experts, self.shared_expert, self.router):
             if conv is not None:
                 conv.reset_parameters()
+
+    def keep_experts(self, indices: Sequence[int]) -> None:
+        """Drop all experts but these, which are then numbered in the order given."""
+        self.experts = nn.ModuleList(self.experts[e] for e in indices)
+        self.router.keep_experts(indices)
+        self.num_experts, self.k = len(indices), self.router.k
 
     def forward(
         self,
@@ -176,32 +188,33 @@ class MoEConv(MessagePassing):
             return "dense"  # the first call of a lazy layer gives every expert its shapes
         if self.compute == "edge":
             loops = given.is_pair and any(getattr(e, "add_self_loops", 0) for e in self.experts)
-            loops = loops and not suits(self.experts, given)
+            loops = loops and not suits(self._convs, given)
             masked = any(getattr(conv, "explain", False) for conv in self.experts)
             return "dense" if loops or masked or torch.compiler.is_compiling() else "edge"
-        return "update"
+        tracing = torch.compiler.is_compiling()
+        return "dense" if tracing and not self._adapter().traceable(self._convs) else "update"
 
     def _update(self, given: GraphInput, routing: Routing) -> Tensor:
         adapter = self._adapter()
         parts = adapter.aggregate(self.experts[0], given)
         plan = dispatch_plan(routing.index, self.num_experts, routing.mask)
         rows = tuple(gather_tokens(part, plan) for part in parts)
-        out = combine(adapter.update(self.experts, rows, plan.offsets), routing.weight, plan)
+        out = combine(adapter.update(self._convs, rows, plan.offsets), routing.weight, plan)
         if self.shared_expert is None:
             return out
         everyone = torch.tensor([0, out.size(0)], device=out.device)
         return out + adapter.update([self.shared_expert], parts, everyone)
 
     def _adapter(self) -> UpdateAdapter:
-        adapter, reason = find_adapter(self.experts)
+        adapter, reason = find_adapter(self._convs)
         if adapter is None:
             raise ValueError(f"the experts can no longer share an aggregation: {reason}")
         return adapter
 
     def _edge(self, given: GraphInput, routing: Routing) -> Tensor:
         plan = dispatch_plan(routing.index, self.num_experts, routing.mask)
-        run = attend if suits(self.experts, given) else run_pieces
-        out = combine(run(self.experts, given, plan), routing.weight, plan)
+        run = attend if suits(self._convs, given) else run_pieces
+        out = combine(run(self._convs, given, plan), routing.weight, plan)
         return out if self.shared_expert is None else out + given.call(self.shared_expert)
 
     def _dense(self, given: GraphInput, routing: Routing) -> Tensor:
@@ -212,14 +225,13 @@ class MoEConv(MessagePassing):
         gates = gates.scatter_add(1, routing.index.long(), weight)
         embedded = [given.call(conv) for conv in self.experts]
         check_equal([y.size(-1) for y in embedded])
-        out = None if self.shared_expert is None else given.call(self.shared_expert)
-        for e, y in enumerate(embedded):
-            y = y * gates[:, e, None].to(y.dtype)
-            out = y if out is None else out + y
-        return out
+        out = embedded[0] * gates[:, :1].to(embedded[0].dtype)
+        for e, y in enumerate(embedded[1:], start=1):
+            out = out + y * gates[:, e, None].to(y.dtype)
+        return out if self.shared_expert is None else out + given.call(self.shared_expert)
 
     def _check_input_of_experts(self, given: GraphInput) -> None:
-        names = argument_names(type(self.experts[0]))
+        names = self._argument_names
         for name in ("edge_weight", "edge_attr"):
             if getattr(given, name) is not None and name not in names:
                 raise ValueError(

@@ -111,7 +111,7 @@ def run_pieces(experts: Sequence[nn.Module], given: GraphInput, plan: DispatchPl
     for e, x, own, count, edges, weight, attr in zip(
         busy, sources, own_x, own_rows, links, weights, attrs, strict=True
     ):
-        apart = given.flow == "source_to_target" and takes_pairs(type(experts[e]))
+        apart = given.flow == "source_to_target" and takes_pairs(experts[e])
         piece = GraphInput(
             (x, own if given.is_pair else x[:count]) if apart else x,
             edges if given.flow == "source_to_target" else edges.flip(0),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules import activation
+from torch.nn.parameter import UninitializedParameter
 from torch_geometric.nn import MLP
 from torch_geometric.nn import Linear as PyGLinear
 
@@ -57,13 +59,13 @@ def per_row(parameters: Sequence[Tensor], expert: Tensor) -> Tensor:
     return F.embedding(expert, torch.stack([p.reshape(-1) for p in parameters]))
 
 
-def linear(lins: Sequence[nn.Module], rows: Tensor, offsets: Tensor) -> Tensor:
+def linear(lins: Sequence[Any], rows: Tensor, offsets: Tensor) -> Tensor:
     """A linear layer an expert; each keeps its own parameters."""
     weight = torch.stack([lin.weight for lin in lins]).mT
     return segment_matmul(rows, weight, offsets, stack([lin.bias for lin in lins]))
 
 
-def stackable(modules: Sequence[nn.Module]) -> bool:
+def stackable(modules: Sequence[Any]) -> bool:
     """Whether :func:`apply` can run these as one: equal structure, and layers that it knows."""
     first = modules[0]
     if any(type(module) is not type(first) for module in modules):
@@ -81,16 +83,16 @@ def stackable(modules: Sequence[nn.Module]) -> bool:
     return type(first) in _ROWWISE and all(str(m) == str(first) for m in modules)
 
 
-def _same(modules: Sequence[nn.Module], name: str, shape: bool = False) -> bool:
+def _same(modules: Sequence[Any], name: str, shape: bool = False) -> bool:
     found = [getattr(module, name) for module in modules]
     if any((f is None) != (found[0] is None) for f in found):
         return False
-    if found[0] is None or any(nn.parameter.is_lazy(f) for f in found):
+    if found[0] is None or any(isinstance(f, UninitializedParameter) for f in found):
         return True
     return all(f.shape == found[0].shape for f in found)
 
 
-def _mlp_layers(mlp: nn.Module) -> tuple[str, ...] | None:
+def _mlp_layers(mlp: Any) -> tuple[str, ...] | None:
     """All that distinguishes two MLPs but their weights; ``None`` for one with normalisations."""
     if any(list(norm.parameters()) or list(norm.buffers()) for norm in mlp.norms):
         return None
@@ -98,7 +100,7 @@ def _mlp_layers(mlp: nn.Module) -> tuple[str, ...] | None:
     return (*widths, str(mlp.act), str(mlp.dropout), str(mlp.plain_last), str(mlp.norms))
 
 
-def apply(modules: Sequence[nn.Module], rows: Tensor, offsets: Tensor) -> Tensor:
+def apply(modules: Sequence[Any], rows: Tensor, offsets: Tensor) -> Tensor:
     """Run module ``e`` on the rows ``offsets[e]:offsets[e + 1]``.
 
     What is not :func:`stackable` runs segment by segment, which asks the device where they end.
@@ -124,7 +126,7 @@ def apply(modules: Sequence[nn.Module], rows: Tensor, offsets: Tensor) -> Tensor
     return first(rows)
 
 
-def _mlp(mlps: Sequence[nn.Module], rows: Tensor, offsets: Tensor) -> Tensor:
+def _mlp(mlps: Sequence[Any], rows: Tensor, offsets: Tensor) -> Tensor:
     first = mlps[0]
     for i, p in enumerate(first.dropout):
         rows = linear([mlp.lins[i] for mlp in mlps], rows, offsets)
@@ -134,7 +136,7 @@ def _mlp(mlps: Sequence[nn.Module], rows: Tensor, offsets: Tensor) -> Tensor:
     return rows
 
 
-def _segment_by_segment(modules: Sequence[nn.Module], rows: Tensor, offsets: Tensor) -> Tensor:
+def _segment_by_segment(modules: Sequence[Any], rows: Tensor, offsets: Tensor) -> Tensor:
     bounds = offsets.tolist()
     done = [
         module(rows[start:stop])

@@ -43,7 +43,7 @@ def _hop(
     conv: Any, edge_index: Adj, edge_weight: OptTensor, x: Tensor
 ) -> Callable[[Tensor], Tensor]:
     size = (x.size(0), x.size(0))
-    aggregation = Aggregation(conv, edge_index, edge_weight, size, x.dtype)
+    aggregation = Aggregation(conv, edge_index, edge_weight, size, x)
     return lambda x: aggregation(x, x=x, edge_weight=edge_weight)
 
 
@@ -51,9 +51,7 @@ def _neighbours(conv: Any, given: GraphInput, **weight: OptTensor) -> tuple[Tens
     """Aggregated neighbours and, if it has features, the node itself."""
     pair = given.pair()
     size = (pair[0].size(0), given.num_nodes)
-    aggregation = Aggregation(
-        conv, given.edge_index, weight.get("edge_weight"), size, pair[0].dtype
-    )
+    aggregation = Aggregation(conv, given.edge_index, weight.get("edge_weight"), size, pair[0])
     out = aggregation(pair[0], x=pair, size=given.size, **weight)
     return (out,) if pair[1] is None else (out, pair[1])
 
@@ -183,6 +181,10 @@ class GraphConvAdapter(UpdateAdapter):
 @update_adapter(GINConv)
 class GINAdapter(UpdateAdapter):
     r"""The sum over neighbours once; each expert has its :math:`\epsilon` and its network."""
+
+    def traceable(self, experts: Sequence[nn.Module]) -> bool:
+        """If the networks are made of layers that can be stacked."""
+        return stacked.stackable([conv.nn for conv in experts])
 
     def aggregate(self, conv: Any, given: GraphInput) -> tuple[Tensor, ...]:
         """Aggregated neighbours, and the root."""
