@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -106,6 +107,17 @@ class MLPExperts(nn.Module):
         self.up.keep_experts(indices)
         self.down.keep_experts(indices)
         self.num_experts = len(indices)
+
+    def dense(self, expert: int) -> nn.Sequential:
+        """One of the experts, as layers of its own with values of its own.
+
+        Raises:
+            ValueError: It is gated, and so no sequence of layers.
+        """
+        if self.gated:
+            raise ValueError("a gated expert is not a sequence of layers: expected gated=False")
+        act = nn.Identity() if self.act is None else copy.deepcopy(self.act)
+        return nn.Sequential(self.up.expert(expert), act, self.down.expert(expert))
 
     def forward(self, x: Tensor, offsets: Tensor) -> Tensor:
         """Run each token through its expert.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,13 +15,21 @@ from torch_geometric.nn.models import basic_gnn
 from torch_geometric.nn.models.basic_gnn import BasicGNN
 
 from graphmoe.nn.conv.expert_convs import Channels, Expert, build_expert, resolve_expert
-from graphmoe.nn.conv.graph_input import argument_names
 from graphmoe.nn.conv.moe_conv import MoEConv
 from graphmoe.nn.routers import Router
 from graphmoe.typing import Adj, OptTensor, Routing
 
 #: One number for all layers, or one a layer.
 PerLayer: TypeAlias = Union[int, Sequence[int]]  # noqa: UP007
+_MODELS = {
+    "GCNConv": "GCN",
+    "SAGEConv": "GraphSAGE",
+    "GINConv": "GIN",
+    "GATConv": "GAT",
+    "GATv2Conv": "GAT",
+    "PNAConv": "PNA",
+    "EdgeConv": "EdgeCNN",
+}
 MOE_LAYERS = ("all", "every_other", "last")
 
 
@@ -129,14 +138,46 @@ class MoEGNN(BasicGNN):
         first: Any = self.convs[0]
         if isinstance(first, MoEConv):
             first = first.experts[0]
-        kind: Any = type(first)
-        names = argument_names(kind)
+        names = inspect.signature(first.forward).parameters
         self.supports_edge_weight = "edge_weight" in names
         self.supports_edge_attr = "edge_attr" in names
         # Decided here: while the model is traced, tensors have no shape to compare.
         last = hidden_channels if jk is not None else self.out_channels
         widths = [in_channels] + [hidden_channels] * (num_layers - 1) + [last]
         self._skips = [residual and i == o for i, o in pairwise(widths)]
+
+    @classmethod
+    def from_dense(cls, dense: BasicGNN, convert: Callable[[nn.Module], MoEConv]) -> MoEGNN:
+        """A copy of a dense model with each convolution replaced; see ``graphmoe.nn.upcycle``."""
+        model = _of_class(cls, dense)
+        model.supports_edge_weight = dense.supports_edge_weight
+        model.supports_edge_attr = dense.supports_edge_attr
+        model.residual, model._skips = False, [False] * dense.num_layers
+        model.convs = nn.ModuleList(convert(conv) for conv in dense.convs)
+        return model
+
+    def to_dense(self, convs: Sequence[nn.Module]) -> BasicGNN:
+        """A copy with each mixture replaced by one of ``convs``; see ``graphmoe.nn.fold``.
+
+        Returns:
+            The model of PyG that has such convolutions; where there is none, or the layers have
+            residual connections, a ``MoEGNN`` without mixtures.
+        """
+        following = iter(convs)
+        plain = [next(following) if isinstance(c, MoEConv) else c for c in self.convs]
+        kinds = {type(conv).__name__ for conv in plain}
+        name = _MODELS.get(kinds.pop()) if len(kinds) == 1 and not self.residual else None
+        model = _of_class(type(self) if name is None else getattr(basic_gnn, name), self)
+        model.convs = nn.ModuleList(copy.deepcopy(conv) for conv in plain)
+        if name is not None:  # these are attributes of its class
+            for own in ("supports_edge_weight", "supports_edge_attr", "residual", "_skips"):
+                model.__dict__.pop(own, None)
+        return model
+
+    @property
+    def mixtures(self) -> list[MoEConv]:
+        """The layers that are mixtures."""
+        return [conv for conv in self.convs if isinstance(conv, MoEConv)]
 
     def init_conv(self, in_channels: Channels, out_channels: int, **kwargs: Any) -> nn.Module:
         """The next layer: a mixture, or the plain convolution."""
@@ -269,13 +310,22 @@ class MoEGNN(BasicGNN):
         return x
 
     def __repr__(self) -> str:
-        mixtures = [conv for conv in self.convs if isinstance(conv, MoEConv)]
-        kind = type(mixtures[0].experts[0] if mixtures else self.convs[0]).__name__
+        first: Any = self.mixtures[0].experts[0] if self.mixtures else self.convs[0]
+        kind = type(first).__name__
         return (
             f"{self.__class__.__name__}({self.in_channels}, {self.out_channels}, "
             f"num_layers={self.num_layers}, expert={kind}, "
             f"num_experts={[getattr(conv, 'num_experts', 1) for conv in self.convs]})"
         )
+
+
+def _of_class(cls: type[Any], model: BasicGNN) -> Any:
+    """A copy of ``model`` as an object of another class, its convolutions left out."""
+    made = cls.__new__(cls)
+    convs = model._modules["convs"]
+    nothing = nn.ModuleList()
+    made.__dict__ = copy.deepcopy(model.__dict__, {id(convs): nothing})
+    return made
 
 
 def _per_layer(name: str, value: PerLayer, num_layers: int) -> list[int]:
