@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Collection
 from functools import partial
 
+import torch
 from torch import nn
 
 from graphmoe.testing import layer_checks as checks
@@ -86,7 +87,9 @@ def assert_moe_layer(
     made = isinstance(given, nn.Module)
     make = partial(_fresh, given) if isinstance(given, nn.Module) else given
     case = LayerCase(make, in_channels, not made, edge_weight, edge_channels)
-    run_checks(type(case.build()).__name__, case, LAYER_CHECKS, only, skip)
+    with torch.random.fork_rng(devices=[]):
+        name = type(case.build()).__name__
+    run_checks(name, case, LAYER_CHECKS, only, skip)
 
 
 def _fresh(layer: nn.Module, width: int) -> nn.Module:

@@ -123,7 +123,7 @@ def node_order(case: RouterCase) -> None:
 
 
 def edge_order(case: RouterCase) -> None:
-    """The order of an edge list means nothing."""
+    """The order of an edge list means nothing: loaders and transforms change it."""
     router, sample = case.build(), case.graph()
     order = torch.randperm(sample.edge_index.size(1))
     got = gates(router, samples.permute_edges(sample, order))
@@ -261,7 +261,7 @@ def copying(case: RouterCase) -> None:
 
 
 def name(case: RouterCase) -> None:
-    """The repr is what logs and errors show."""
+    """The repr is what logs and errors show: one line, without addresses."""
     module_checks.has_a_name(case.build())
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -41,17 +40,19 @@ def run_without_values(module: nn.Module, sample: Sample) -> None:
             raise AssertionError(f"backward reads a value: {error}") from error
 
 
-def runs_without_values(conv: nn.Module) -> bool:
-    """Whether a graph convolution reads nothing; a small graph is made for its widths."""
+def runs_without_values(conv: nn.Module, edge_channels: int | None = None) -> bool:
+    """Whether a graph convolution reads nothing; a small graph is made for its widths.
+
+    Args:
+        conv: Of any library.
+        edge_channels: Width of the edge features that it is called with, if any.
+    """
     width = getattr(conv, "in_channels", None)
     width = width[0] if isinstance(width, tuple) else width
+    if not isinstance(width, int):
+        width = next((p.size(-1) for p in conv.parameters() if p.dim() == 2), 1)
+    sample = graph(width, edge_channels=edge_channels)
     try:
-        if not isinstance(width, int):
-            width = next(p.size(-1) for p in conv.parameters() if p.dim() == 2)
-        names = inspect.signature(conv.forward).parameters
-        sample = graph(width, edge_channels=getattr(conv, "edge_dim", None))
-        if "edge_attr" not in names:
-            sample = sample.with_(kwargs={})
         run_without_values(copy.deepcopy(conv).double(), sample)
     except AssertionError:
         return False
