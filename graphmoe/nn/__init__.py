@@ -23,6 +23,7 @@ from graphmoe.nn.routers import (
     SimilarityRouter,
     TopKRouter,
 )
+from graphmoe.nn.upcycling import fold, prune, upcycle
 
 __all__ = [
     "AttentionRouter",
@@ -47,4 +48,7 @@ __all__ = [
     "TaskExpertFusion",
     "TopKRouter",
     "debug",
+    "fold",
+    "prune",
+    "upcycle",
 ]
