@@ -29,6 +29,20 @@ def test_using_layers_and_views_loads_no_optional_library() -> None:
     assert loaded_after(statement, HEAVY) == []
 
 
+def test_using_the_sparse_core_loads_no_optional_library() -> None:
+    statement = (
+        "import graphmoe.nn; from graphmoe.nn.diagnostics import RoutingRecorder, debug; "
+        "graphmoe.nn.RoutingRecorder(graphmoe.nn.MoEConv(4, 4)); graphmoe.nn.SimilarityRouter(4, 2)"
+    )
+    optional = ("torch_scatter", "torch_sparse", "mixture_of_experts")
+    assert loaded_after(statement, (*HEAVY, *optional)) == []
+
+
+def test_the_conformance_kit_needs_no_test_framework() -> None:
+    statement = "from graphmoe.testing import assert_router, assert_moe_layer"
+    assert loaded_after(statement, (*HEAVY, "pytest", "_pytest", "hypothesis")) == []
+
+
 def test_using_the_bank_and_the_catalogue_loads_no_optional_library() -> None:
     statement = "import graphmoe; graphmoe.ExpertBank, graphmoe.load_graph"
     assert loaded_after(statement, HEAVY) == []
