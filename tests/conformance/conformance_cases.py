@@ -119,6 +119,7 @@ MORE_LAYERS = {
     "ffn-gated": LayerSpec(
         partial(MoEFFN, hidden_channels=8, k=2, shared_expert=True, expert_kwargs={"gated": True})
     ),
+    # Its first layer is PyG's own convolution, with PyG's own errors.
     "gnn-residual": LayerSpec(
         partial(
             MoEGNN,
@@ -128,7 +129,8 @@ MORE_LAYERS = {
             residual=True,
             norm="layer",
             moe_layers="every_other",
-        )
+        ),
+        skip=("wrong_input",),
     ),
     "block-causal": LayerSpec(partial(block, causal=True), skip=("lazy",)),
 }  # fmt: skip
