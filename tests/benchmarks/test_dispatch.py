@@ -85,7 +85,7 @@ def test_what_is_left_out_says_why(benchmark_module: ModuleType) -> None:
     from dispatch_layers import left_out
 
     assert left_out("PyG HeteroLinear", 1_000_000, 64, 4, 1) is None
-    assert "take minutes" in left_out("one-hot einsum", 65_536, 128, 16, 2)
+    assert "cost two to three times" in left_out("one-hot einsum", 65_536, 128, 16, 2)
     assert "copies an expert for each pair" in left_out("transformers batched_mm", 10**5, 64, 4, 2)
 
 
@@ -97,6 +97,9 @@ def test_the_grid_covers_the_ranges(benchmark_module: ModuleType) -> None:
     assert widths == {64, 128, 256, 512}
     assert {4, 8, 16, 64} <= experts
     assert slots == {1, 2, 4}
+    coverage = benchmark_module.coverage()
+    assert coverage["timed"] == len(benchmark_module.GRID)
+    assert coverage["timed"] + coverage["above_the_limit"] < coverage["full_product"]
 
 
 def test_verdict(benchmark_module: ModuleType) -> None:
