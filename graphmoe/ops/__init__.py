@@ -22,6 +22,7 @@ from graphmoe.ops.metapath import metapath_operator
 from graphmoe.ops.propagation import gcn_normalize, propagate
 from graphmoe.ops.seeded_mixture import SeededMixture, seeded_mixture, sphere
 from graphmoe.ops.segment_matmul import segment_matmul
+from graphmoe.ops.segment_mlp import segment_mlp
 from graphmoe.ops.smoothing import smooth
 from graphmoe.ops.sparse import SparseOperator
 from graphmoe.ops.token_graph import TokenGraph, input_graph, knn_graph
@@ -45,6 +46,7 @@ __all__ = [
     "load_error",
     "load_loss",
     "segment_matmul",
+    "segment_mlp",
     "switch_loss",
     "top_k",
     "top_p_gates",
