@@ -135,6 +135,7 @@ class MoEGNN(BasicGNN):
             plans=plans,
         )  # fmt: skip
         self.residual = residual
+        self.skip = _Skip()
         first: Any = self.convs[0]
         if isinstance(first, MoEConv):
             first = first.experts[0]
@@ -235,6 +236,7 @@ class MoEGNN(BasicGNN):
         xs: list[Tensor] = []
         routings: list[Routing] = []
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+            before = x
             if num_sampled_nodes_per_hop is not None:
                 x, edge_index, value = self._trim(
                     i, num_sampled_nodes_per_hop, num_sampled_edges_per_hop, x, edge_index,
@@ -246,7 +248,6 @@ class MoEGNN(BasicGNN):
                     edge_attr = value
                 if isinstance(batch, Tensor):
                     batch = batch[: x.size(0)]
-            before = x
             x = self._convolve(conv, x, edge_index, edge_weight, edge_attr, batch, wanted)
             if wanted and isinstance(conv, MoEConv):
                 x, routing = x
@@ -254,7 +255,7 @@ class MoEGNN(BasicGNN):
             if i < self.num_layers - 1 or self.jk_mode is not None:
                 x = self._activate(norm, x, batch, batch_size)
                 if self._skips[i]:
-                    x = x + before
+                    x = self.skip(x, before)
                 if hasattr(self, "jk"):
                     xs.append(x)
         x = self.jk(xs) if hasattr(self, "jk") else x
@@ -351,3 +352,13 @@ def _layer_numbers(moe_layers: str | Sequence[int], num_layers: int) -> set[int]
         if not -num_layers <= layer < num_layers:
             raise ValueError(f"moe_layers: there are {num_layers} layers, got {layer}")
     return {every[layer] for layer in moe_layers}
+
+
+class _Skip(nn.Module):
+    """Adds what came before, of which trimming may have left the first rows only.
+
+    A module, because ``to_hetero`` runs those on each kind of node.
+    """
+
+    def forward(self, x: Tensor, before: Tensor) -> Tensor:
+        return x + before[: x.size(0)]
