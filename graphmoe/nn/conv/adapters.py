@@ -49,8 +49,8 @@ class UpdateAdapter(ABC):
         return True
 
     @abstractmethod
-    def aggregate(self, conv: Any, given: GraphInput) -> tuple[Tensor, ...]:
-        """What the update needs of every node, rows ``[N, *]``; ``conv`` lends its settings."""
+    def aggregate(self, experts: Sequence[Any], given: GraphInput) -> tuple[Tensor, ...]:
+        """What the update needs of every node, rows ``[N, *]``, equal for all these experts."""
 
     @abstractmethod
     def update(self, experts: Sequence[Any], rows: tuple[Tensor, ...], offsets: Tensor) -> Tensor:

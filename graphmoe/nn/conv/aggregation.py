@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch_geometric.typing import OptPairTensor
 from torch_geometric.utils import is_sparse
 
+from graphmoe.nn.conv.graph_input import argument_names
 from graphmoe.nn.conv.graph_input import edges as plain_edges
-from graphmoe.ops.edge_products import edge_sum, sort_edges
+from graphmoe.nn.conv.seen_graphs import remembered
+from graphmoe.ops.edge_products import Edges, edge_sum, sort_edges
 from graphmoe.typing import Adj, OptTensor
-
-#: Numbers in messages from which on they are better never made: 8 MB in float32.
-_CACHED = 2**21
 
 #: What a user may have hung into the convolution's own ``propagate``.
 _HOOKS = (
@@ -31,16 +32,18 @@ class Aggregation:
 
     On a CPU, gathering messages and scattering them again moves every message through memory
     several times. There, sums and means are one product with the sorted edges instead: three to
-    four times as fast, and sorted once for all hops and for the gradients. Anything else (other
-    aggregations, sparse adjacencies, explainers, hooks) goes through the convolution's own
-    ``propagate``.
+    four times as fast, and sorted once for all hops, for the gradients and for later calls.
+    Anything else (other aggregations, sparse adjacencies, explainers, hooks) goes through the
+    convolution's own ``propagate``.
 
     Args:
         conv: Lends its settings.
         edge_index: Edges or a sparse adjacency.
         edge_weight: A factor for each edge, or ``None``.
         size: Numbers of sources and destinations.
-        like: Rows of the width and type that will be aggregated.
+        dtype: Type of what will be aggregated.
+        normalize: Makes the edges and weights to use from those given. (default: as given)
+        settings: What ``normalize`` depends on besides.
     """
 
     def __init__(
@@ -49,29 +52,54 @@ class Aggregation:
         edge_index: Adj,
         edge_weight: OptTensor,
         size: tuple[int, int],
-        like: Tensor,
+        dtype: torch.dtype,
+        normalize: Callable[[], tuple[Adj, OptTensor]] | None = None,
+        settings: Hashable = None,
     ) -> None:
-        self.conv, self.edge_index = conv, edge_index
-        self.sorted = None
-        if not _pays(edge_index, edge_weight, like) or not _is_plain(conv, edge_weight, like.dtype):
+        self.conv, self.size, self.dtype = conv, size, dtype
+        self.edge_index, self.edge_weight = edge_index, edge_weight
+        self.sorted: Edges | None = None
+        if not _is_plain(conv, edge_index, edge_weight, dtype):
+            if normalize is not None:
+                self.edge_index, self.edge_weight = normalize()
             return
-        ends, _ = plain_edges(edge_index)
-        i, j = (1, 0) if conv.flow == "source_to_target" else (0, 1)
-        self.sorted, order = sort_edges(ends[i], ends[j], size[1], size[0])
+        key = (size, conv.flow, dtype, settings, edge_weight is None)
         if edge_weight is None:
-            self.value = torch.ones(ends.size(1), dtype=like.dtype, device=ends.device)
+            self.sorted, self.value = remembered(
+                edge_index, key, lambda: self._weigh(normalize or (lambda: (edge_index, None)))
+            )
+        elif normalize is None:
+            self.sorted, order = remembered(edge_index, key, lambda: self._sort(edge_index))
+            self.value = edge_weight.to(dtype).gather(0, order)
         else:
-            self.value = edge_weight.to(like.dtype).gather(0, order)
+            self.sorted, self.value = self._weigh(normalize)
 
-    def __call__(self, source: Tensor, /, **arguments: Any) -> Tensor:
+    def _sort(self, edge_index: Adj) -> tuple[Edges, Tensor]:
+        ends, _ = plain_edges(edge_index)
+        i, j = (1, 0) if self.conv.flow == "source_to_target" else (0, 1)
+        return sort_edges(ends[i], ends[j], self.size[1], self.size[0])
+
+    def _weigh(self, normalize: Callable[[], tuple[Adj, OptTensor]]) -> tuple[Edges, Tensor]:
+        edge_index, weight = normalize()
+        edges, order = self._sort(edge_index)
+        if weight is not None:
+            return edges, weight.to(self.dtype).gather(0, order)
+        return edges, torch.ones(order.size(0), dtype=self.dtype, device=order.device)
+
+    def __call__(self, source: Tensor, pair: OptPairTensor | None = None) -> Tensor:
         """Aggregate neighbours.
 
         Args:
             source: Rows of the sources ``[N, D]``.
-            **arguments: How the convolution's own ``propagate`` is called.
+            pair: What the convolution's own ``propagate`` is given in their place.
         """
         if self.sorted is None:
-            out: Tensor = self.conv.propagate(self.edge_index, **arguments)
+            weight = {}
+            if "edge_weight" in argument_names(self.conv):
+                weight["edge_weight"] = self.edge_weight
+            size = None if pair is None else self.size
+            x = source if pair is None else pair
+            out: Tensor = self.conv.propagate(self.edge_index, x=x, size=size, **weight)
             return out
         out = edge_sum(self.value, source, self.sorted)
         if self.conv.aggr == "mean":
@@ -80,18 +108,11 @@ class Aggregation:
         return out
 
 
-def _pays(edge_index: Adj, edge_weight: OptTensor, like: Tensor) -> bool:
-    """Whether sorting is the faster way: messages that fit into a cache are moved for nothing."""
-    if is_sparse(edge_index) or like.device.type != "cpu":
-        return False
-    if edge_weight is not None or torch.compiler.is_compiling():
-        return True
-    return edge_index.size(1) * like.size(1) >= _CACHED
-
-
-def _is_plain(conv: Any, edge_weight: OptTensor, dtype: torch.dtype) -> bool:
+def _is_plain(conv: Any, edge_index: Adj, edge_weight: OptTensor, dtype: torch.dtype) -> bool:
     return (
-        dtype in (torch.float32, torch.float64)
+        not is_sparse(edge_index)
+        and edge_index.device.type == "cpu"
+        and dtype in (torch.float32, torch.float64)
         and (edge_weight is None or edge_weight.dim() == 1)
         and conv.aggr in ("add", "sum", "mean")
         and not conv.explain

@@ -196,7 +196,8 @@ class MoEConv(MessagePassing):
 
     def _update(self, given: GraphInput, routing: Routing) -> Tensor:
         adapter = self._adapter()
-        parts = adapter.aggregate(self.experts[0], given)
+        everybody = [e for e in (*self.experts, self.shared_expert) if e is not None]
+        parts = adapter.aggregate(everybody, given)
         plan = dispatch_plan(routing.index, self.num_experts, routing.mask)
         rows = tuple(gather_tokens(part, plan) for part in parts)
         out = combine(adapter.update(self._convs, rows, plan.offsets), routing.weight, plan)

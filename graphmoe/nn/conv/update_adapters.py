@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from graphmoe.nn.conv import stacked
 from graphmoe.nn.conv.adapters import UpdateAdapter, update_adapter
 from graphmoe.nn.conv.aggregation import Aggregation
 from graphmoe.nn.conv.graph_input import GraphInput
+from graphmoe.nn.routers.base import eager_cpu
 from graphmoe.ops import segment_matmul
 from graphmoe.typing import Adj, OptTensor
 
@@ -31,7 +32,6 @@ def _single(conv: Any, given: GraphInput) -> Tensor:
 def _normalize(
     conv: Any, given: GraphInput, add_self_loops: bool, improved: bool = False
 ) -> tuple[Adj, OptTensor]:
-    """The symmetrically normalised graph, as the convolution itself would make it."""
     x = given.source
     found = gcn_norm(
         given.edge_index, given.edge_weight, x.size(0), improved, add_self_loops, conv.flow, x.dtype
@@ -39,21 +39,45 @@ def _normalize(
     return found if isinstance(found, tuple) else (found, None)
 
 
-def _hop(
-    conv: Any, edge_index: Adj, edge_weight: OptTensor, x: Tensor
-) -> Callable[[Tensor], Tensor]:
-    size = (x.size(0), x.size(0))
-    aggregation = Aggregation(conv, edge_index, edge_weight, size, x)
-    return lambda x: aggregation(x, x=x, edge_weight=edge_weight)
+def _hops(
+    conv: Any, given: GraphInput, add_self_loops: bool, improved: bool = False
+) -> Aggregation:
+    """Propagation over the symmetrically normalised graph, as the convolution would make it."""
+    x, settings = given.source, ("normalized", improved, add_self_loops)
+    return Aggregation(
+        conv,
+        given.edge_index,
+        given.edge_weight,
+        (x.size(0), x.size(0)),
+        x.dtype,
+        lambda: _normalize(conv, given, add_self_loops, improved),
+        settings,
+    )
 
 
-def _neighbours(conv: Any, given: GraphInput, **weight: OptTensor) -> tuple[Tensor, ...]:
+def _plain(conv: Any, given: GraphInput) -> Aggregation:
+    size = (given.source.size(0), given.num_nodes)
+    return Aggregation(conv, given.edge_index, given.edge_weight, size, given.source.dtype)
+
+
+def _neighbours(conv: Any, given: GraphInput) -> tuple[Tensor, ...]:
     """Aggregated neighbours and, if it has features, the node itself."""
     pair = given.pair()
-    size = (pair[0].size(0), given.num_nodes)
-    aggregation = Aggregation(conv, given.edge_index, weight.get("edge_weight"), size, pair[0])
-    out = aggregation(pair[0], x=pair, size=given.size, **weight)
+    out = _plain(conv, given)(pair[0], pair)
     return (out,) if pair[1] is None else (out, pair[1])
+
+
+def _with_equal_eps(experts: Sequence[Any], parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    r"""Add :math:`(1 + \epsilon) x` here, once, if :math:`\epsilon` is one constant for all.
+
+    Only where values may be looked at for free; elsewhere each row looks up its expert's.
+    """
+    if len(parts) == 1 or any(conv.eps.requires_grad for conv in experts):
+        return parts
+    if not eager_cpu(parts[0]) or any(conv.eps.item() != experts[0].eps.item() for conv in experts):
+        return parts
+    out, root = parts
+    return (torch.add(out, root, alpha=1 + experts[0].eps.item()),)
 
 
 def _bias(experts: Sequence[Any]) -> OptTensor:
@@ -66,18 +90,20 @@ class GCNAdapter(UpdateAdapter):
 
     settings = ("aggr", "flow", "improved", "add_self_loops", "normalize", "cached")
 
-    def aggregate(self, conv: Any, given: GraphInput) -> tuple[Tensor, ...]:
+    def aggregate(self, experts: Sequence[Any], given: GraphInput) -> tuple[Tensor, ...]:
         """Propagated features."""
+        conv = experts[0]
         x = _single(conv, given)
-        edge_index, edge_weight = given.edge_index, given.edge_weight
-        if conv.normalize:
-            graph = conv._cached_edge_index
-            if graph is None:
-                graph = _normalize(conv, given, conv.add_self_loops, conv.improved)
-                if conv.cached:  # kept where the convolution itself keeps it
-                    conv._cached_edge_index = graph
-            edge_index, edge_weight = graph
-        return (_hop(conv, edge_index, edge_weight, x)(x),)
+        if not conv.normalize:
+            return (_plain(conv, given)(x),)
+        if conv.cached:  # the graph is kept where the convolution itself keeps it
+            if conv._cached_edge_index is None:
+                conv._cached_edge_index = _normalize(
+                    conv, given, conv.add_self_loops, conv.improved
+                )
+            edge_index, edge_weight = conv._cached_edge_index
+            return (conv.propagate(edge_index, x=x, edge_weight=edge_weight),)
+        return (_hops(conv, given, conv.add_self_loops, conv.improved)(x),)
 
     def update(self, experts: Sequence[Any], rows: tuple[Tensor, ...], offsets: Tensor) -> Tensor:
         """One linear map."""
@@ -91,13 +117,13 @@ class SGAdapter(UpdateAdapter):
 
     settings = ("aggr", "flow", "K", "cached", "add_self_loops")
 
-    def aggregate(self, conv: Any, given: GraphInput) -> tuple[Tensor, ...]:
+    def aggregate(self, experts: Sequence[Any], given: GraphInput) -> tuple[Tensor, ...]:
         """Features propagated :math:`K` times."""
+        conv = experts[0]
         x = _single(conv, given)
         if conv._cached_x is not None:
             return (conv._cached_x.detach(),)
-        edge_index, edge_weight = _normalize(conv, given, conv.add_self_loops)
-        hop = _hop(conv, edge_index, edge_weight, x)
+        hop = _hops(conv, given, conv.add_self_loops)
         for _ in range(conv.K):
             x = hop(x)
         if conv.cached:
@@ -115,13 +141,11 @@ class TAGAdapter(UpdateAdapter):
 
     settings = ("aggr", "flow", "K", "normalize")
 
-    def aggregate(self, conv: Any, given: GraphInput) -> tuple[Tensor, ...]:
+    def aggregate(self, experts: Sequence[Any], given: GraphInput) -> tuple[Tensor, ...]:
         r"""Features after each of :math:`0 \ldots K` hops."""
+        conv = experts[0]
         hops = [_single(conv, given)]
-        edge_index, edge_weight = given.edge_index, given.edge_weight
-        if conv.normalize:
-            edge_index, edge_weight = _normalize(conv, given, add_self_loops=False)
-        hop = _hop(conv, edge_index, edge_weight, hops[0])
+        hop = _hops(conv, given, False) if conv.normalize else _plain(conv, given)
         for _ in range(conv.K):
             hops.append(hop(hops[-1]))
         return tuple(hops)
@@ -149,10 +173,10 @@ class SAGEAdapter(UpdateAdapter):
             return "project=True transforms neighbours before they are aggregated"
         return super().refusal(experts)
 
-    def aggregate(self, conv: Any, given: GraphInput) -> tuple[Tensor, ...]:
+    def aggregate(self, experts: Sequence[Any], given: GraphInput) -> tuple[Tensor, ...]:
         """Aggregated neighbours, and the root."""
-        out, *root = _neighbours(conv, given)
-        return (out, *root) if conv.root_weight else (out,)
+        out, *root = _neighbours(experts[0], given)
+        return (out, *root) if experts[0].root_weight else (out,)
 
     def update(self, experts: Sequence[Any], rows: tuple[Tensor, ...], offsets: Tensor) -> Tensor:
         """Two linear maps, and the norm if asked for."""
@@ -166,9 +190,9 @@ class SAGEAdapter(UpdateAdapter):
 class GraphConvAdapter(UpdateAdapter):
     """As :class:`SAGEAdapter`, with edge weights."""
 
-    def aggregate(self, conv: Any, given: GraphInput) -> tuple[Tensor, ...]:
+    def aggregate(self, experts: Sequence[Any], given: GraphInput) -> tuple[Tensor, ...]:
         """Aggregated neighbours, and the root."""
-        return _neighbours(conv, given, edge_weight=given.edge_weight)
+        return _neighbours(experts[0], given)
 
     def update(self, experts: Sequence[Any], rows: tuple[Tensor, ...], offsets: Tensor) -> Tensor:
         """Two linear maps."""
@@ -186,9 +210,9 @@ class GINAdapter(UpdateAdapter):
         """If the networks are made of layers that can be stacked."""
         return stacked.stackable([conv.nn for conv in experts])
 
-    def aggregate(self, conv: Any, given: GraphInput) -> tuple[Tensor, ...]:
-        """Aggregated neighbours, and the root."""
-        return _neighbours(conv, given)
+    def aggregate(self, experts: Sequence[Any], given: GraphInput) -> tuple[Tensor, ...]:
+        """Aggregated neighbours, and the root: added up already if all would do it alike."""
+        return _with_equal_eps(experts, _neighbours(experts[0], given))
 
     def update(self, experts: Sequence[Any], rows: tuple[Tensor, ...], offsets: Tensor) -> Tensor:
         """The networks, stacked where they can be."""
@@ -210,8 +234,8 @@ class GINEAdapter(GINAdapter):
             return "edge_dim gives each expert a linear map of the edge features"
         return super().refusal(experts)
 
-    def aggregate(self, conv: Any, given: GraphInput) -> tuple[Tensor, ...]:
+    def aggregate(self, experts: Sequence[Any], given: GraphInput) -> tuple[Tensor, ...]:
         """Aggregated neighbours, and the root."""
-        pair = given.pair()
+        pair, conv = given.pair(), experts[0]
         out = conv.propagate(given.edge_index, x=pair, edge_attr=given.edge_attr, size=given.size)
-        return (out,) if pair[1] is None else (out, pair[1])
+        return _with_equal_eps(experts, (out,) if pair[1] is None else (out, pair[1]))

@@ -23,6 +23,7 @@ CASES: dict[str, tuple[Any, dict[str, Any], str | None, str]] = {
     "Graph": ("GraphConv", {"aggr": "mean"}, "edge_weight", "update"),
     "GIN": ("GINConv", {"train_eps": True}, None, "update"),
     "GINE": ("GINEConv", {"eps": 0.5}, "edge_attr", "update"),
+    "GINE eps": ("GINEConv", {"train_eps": True}, "edge_attr", "update"),
     "GINE edges": (
         lambda i, o: pyg.GINEConv(torch.nn.Linear(i, o), edge_dim=6, train_eps=True),
         {},

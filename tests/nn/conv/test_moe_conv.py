@@ -306,8 +306,9 @@ def test_another_package_adds_a_convolution() -> None:
 
     @update_adapter(Twice)
     class TwiceAdapter(UpdateAdapter):
-        def aggregate(self, conv: Any, given: Any) -> tuple[torch.Tensor, ...]:
-            return conv.propagate(given.edge_index, x=given.pair(), size=given.size), given.x
+        def aggregate(self, experts: Any, given: Any) -> tuple[torch.Tensor, ...]:
+            out = experts[0].propagate(given.edge_index, x=given.pair(), size=given.size)
+            return out, given.x
 
         def update(self, experts: Any, rows: Any, offsets: torch.Tensor) -> torch.Tensor:
             bounds = offsets.tolist()
