@@ -12,7 +12,7 @@ from torch_geometric.nn import MessagePassing
 from torch_geometric.typing import OptPairTensor
 
 from graphmoe.nn.conv import update_adapters as _builtin  # noqa: F401 (registers them)
-from graphmoe.nn.conv.adapters import UpdateAdapter, find_adapter
+from graphmoe.nn.conv.adapters import find_adapter
 from graphmoe.nn.conv.attention_first import attend, suits
 from graphmoe.nn.conv.expert_convs import Channels, Expert, build_expert, resolve_expert
 from graphmoe.nn.conv.graph_input import GraphInput, argument_names
@@ -113,14 +113,16 @@ class MoEConv(MessagePassing):
         self.k = self.router.k
         _check_widths(self.experts)
         self._argument_names = argument_names(convs[0])
-        self.compute = self._resolve_compute(compute)
+        self._adapter, reason = find_adapter(self._convs)
+        self.compute = self._resolve_compute(compute, reason)
+        self._made_lazy = _is_lazy(self.experts)
 
     @property
     def _convs(self) -> list[Any]:
         return list(self.experts)
 
-    def _resolve_compute(self, compute: str) -> str:
-        adapter, reason = find_adapter(self._convs)
+    def _resolve_compute(self, compute: str, reason: str) -> str:
+        adapter = self._adapter
         one_hop = all(is_one_hop(conv) for conv in self._convs)
         if compute == "auto":
             return "update" if adapter is not None else "edge" if one_hop else "dense"
@@ -183,19 +185,20 @@ class MoEConv(MessagePassing):
 
     def _mode(self, given: GraphInput) -> str:
         """The mode of this call: ``compute``, or ``"dense"`` where that cannot run."""
-        lazy = any(isinstance(p, UninitializedParameter) for p in self.experts.parameters())
-        if lazy or self.compute == "dense":
+        if self.compute == "dense" or (self._made_lazy and _is_lazy(self.experts)):
             return "dense"  # the first call of a lazy layer gives every expert its shapes
         if self.compute == "edge":
             loops = given.is_pair and any(getattr(e, "add_self_loops", 0) for e in self.experts)
             loops = loops and not suits(self._convs, given)
             masked = any(getattr(conv, "explain", False) for conv in self.experts)
             return "dense" if loops or masked or torch.compiler.is_compiling() else "edge"
+        assert self._adapter is not None
         tracing = torch.compiler.is_compiling()
-        return "dense" if tracing and not self._adapter().traceable(self._convs) else "update"
+        return "dense" if tracing and not self._adapter.traceable(self._convs) else "update"
 
     def _update(self, given: GraphInput, routing: Routing) -> Tensor:
-        adapter = self._adapter()
+        adapter = self._adapter
+        assert adapter is not None
         everybody = [e for e in (*self.experts, self.shared_expert) if e is not None]
         parts = adapter.aggregate(everybody, given)
         plan = dispatch_plan(routing.index, self.num_experts, routing.mask)
@@ -205,12 +208,6 @@ class MoEConv(MessagePassing):
             return out
         everyone = torch.tensor([0, out.size(0)], device=out.device)
         return out + adapter.update([self.shared_expert], parts, everyone)
-
-    def _adapter(self) -> UpdateAdapter:
-        adapter, reason = find_adapter(self._convs)
-        if adapter is None:
-            raise ValueError(f"the experts can no longer share an aggregation: {reason}")
-        return adapter
 
     def _edge(self, given: GraphInput, routing: Routing) -> Tensor:
         plan = dispatch_plan(routing.index, self.num_experts, routing.mask)
@@ -278,3 +275,7 @@ def _build_router(
 
 def _check_widths(experts: nn.ModuleList) -> None:
     check_equal([width for e in experts if isinstance(width := getattr(e, "out_channels", 0), int)])
+
+
+def _is_lazy(experts: nn.ModuleList) -> bool:
+    return any(isinstance(parameter, UninitializedParameter) for parameter in experts.parameters())

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch_geometric.nn.dense.linear import Linear
 
-from graphmoe.nn.routers.base import Router, routed
+from graphmoe.nn.routers.base import Router, eager_cpu, routed
 from graphmoe.ops.balance import update_bias
 from graphmoe.ops.gates import normalize, top_k
 from graphmoe.registry import routers
@@ -105,7 +105,12 @@ class TopKRouter(Router):
 
     def gates(self, logits: Tensor) -> Tensor:
         """The gate of every expert ``[N, E]``: softmax or sigmoid of its score."""
-        return logits.softmax(dim=-1) if self.score == "softmax" else logits.sigmoid()
+        if self.score == "sigmoid":
+            return logits.sigmoid()
+        if logits.dim() == 2 and eager_cpu(logits):
+            # Over columns: rows of few experts are too short for the kernel that goes along them.
+            return logits.t().softmax(dim=0).t().contiguous()
+        return logits.softmax(dim=-1)
 
     def choose(self, gates: Tensor, logits: OptTensor = None) -> Routing:
         """The routing that follows from positive ``gates`` ``[N, E]``; weights in their dtype."""
