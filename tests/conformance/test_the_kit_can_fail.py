@@ -384,7 +384,7 @@ LAYER_FAULTS = {
     RunsEverything: ("unchosen_experts", "NaN in the experts that nobody chose"),
     InSingle: ("output", "the output is torch.float32"),
     OnlyPairsOfEqualLength: ("bipartite", "expected 4 rows, got 9"),
-    IgnoresSize: ("without_destinations", "but expected size"),
+    IgnoresSize: ("without_destinations", "expected 6 rows, got 3|but expected size"),
     ByNodeOrder: ("node_order", "output after renumbering the nodes"),
     HidesItsRouting: ("return_routing", "expected a pair of output and routing"),
     IgnoresMasks: ("explains", "gradients for node features"),
