@@ -154,6 +154,7 @@ class MoEGNN(BasicGNN):
         model.supports_edge_weight = dense.supports_edge_weight
         model.supports_edge_attr = dense.supports_edge_attr
         model.residual, model._skips = False, [False] * dense.num_layers
+        model.skip = _Skip()
         model.convs = nn.ModuleList(convert(conv) for conv in dense.convs)
         return model
 
@@ -173,6 +174,7 @@ class MoEGNN(BasicGNN):
         if name is not None:  # these are attributes of its class
             for own in ("supports_edge_weight", "supports_edge_attr", "residual", "_skips"):
                 model.__dict__.pop(own, None)
+            del model.skip
         return model
 
     @property
@@ -322,7 +324,7 @@ class MoEGNN(BasicGNN):
 
 def _of_class(cls: type[Any], model: BasicGNN) -> Any:
     """A copy of ``model`` as an object of another class, its convolutions left out."""
-    made = cls.__new__(cls)
+    made: Any = object.__new__(cls)
     convs = model._modules["convs"]
     nothing = nn.ModuleList()
     made.__dict__ = copy.deepcopy(model.__dict__, {id(convs): nothing})
