@@ -106,13 +106,14 @@ def dense_similarity(
 
     **Shapes:** ``[B, L, F]`` to ``[B, L, L]``; rows sum to 1.
     """
-    score = (query / temperature) @ key.mT
+    length = query.size(1)
+    # What is ruled out is added by the product itself: no walk over the array, nor in backward.
+    bias = query.new_zeros(())
     if causal:
-        place = torch.arange(query.size(1), device=query.device)
-        score = score.masked_fill(place[:, None] < place, -torch.inf)
+        bias = query.new_full((length, length), -torch.inf).triu(1)
     if segment is not None:
-        score = score.masked_fill(segment[:, :, None] != segment[:, None, :], -torch.inf)
-    return score.softmax(dim=-1)
+        bias = bias.masked_fill(segment[:, :, None] != segment[:, None, :], -torch.inf)
+    return torch.baddbmm(bias, query, key.mT, alpha=1 / temperature).softmax(dim=-1)
 
 
 def smooth_band(

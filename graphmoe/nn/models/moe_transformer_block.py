@@ -26,9 +26,11 @@ class MoETransformerBlock(nn.Module):
 
     An :class:`~graphmoe.nn.AttentionRouter` is given the attention of the block, so that tokens
     follow the expert choices of the tokens they attend to, as in `"Improving Routing in Sparse
-    Mixture of Experts with Graph of Tokens" <https://arxiv.org/abs/2505.00792>`_; the attention is
-    then computed in full, :math:`(B, H, L, L)`. For all other routers it is PyTorch's fused one,
-    which never makes that array.
+    Mixture of Experts with Graph of Tokens" <https://arxiv.org/abs/2505.00792>`_. Its Gaussian
+    responsibilities are those of the paper here: how near the output of a head is to the token's
+    value in that head, over the width of a head. The attention is then computed in full,
+    :math:`(B, H, L, L)`; for all other routers it is PyTorch's fused one, which never makes that
+    array.
 
     With ``causal=True`` neither attention nor routing of a token depends on later ones: a
     similarity router is made causal, and routers that cannot be are refused. (A
@@ -153,10 +155,11 @@ class MoETransformerBlock(nn.Module):
         qkv = self.lin_in(x).view(rows, length, 3, self.heads, width // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         p = self.dropout if self.training else 0.0
-        attention = None
-        if self._by_attention:
+        attention, router = None, self._attention_router
+        if router is not None:
             attention = self._attention(query, key, mask)
             seen = F.dropout(attention, p, self.training).to(value.dtype) @ value
+            attention = router.mix(attention, value.transpose(1, 2), seen.transpose(1, 2))
         elif mask is None:
             seen = F.scaled_dot_product_attention(
                 query, key, value, dropout_p=p, is_causal=self.causal
@@ -167,12 +170,15 @@ class MoETransformerBlock(nn.Module):
         return seen.transpose(1, 2).reshape(rows, length, width), attention
 
     def _attention(self, query: Tensor, key: Tensor, mask: OptTensor) -> Tensor:
-        score = (query / query.size(-1) ** 0.5) @ key.mT
+        # What is ruled out is added by the product itself: no walk over the array for it.
+        bias = query.new_zeros(1, 1, 1, 1)
         if self.causal or mask is not None:
-            # Adding passes gradients on as they are; filling would walk over the array again.
-            bias = score.new_zeros(()).masked_fill(~self._allowed(query, mask), -torch.inf)
-            score = score + bias
-        return score.softmax(dim=-1, dtype=torch.promote_types(score.dtype, torch.float32))
+            bias = bias.masked_fill(~self._allowed(query, mask), -torch.inf)
+        bias = bias[0] if mask is None else bias.expand(-1, self.heads, -1, -1).flatten(0, 1)
+        query, key, scale = query.flatten(0, 1), key.flatten(0, 1), query.size(-1) ** -0.5
+        score = torch.baddbmm(bias, query, key.mT, alpha=scale)
+        attention = score.softmax(dim=-1, dtype=torch.promote_types(score.dtype, torch.float32))
+        return attention.unflatten(0, (-1, self.heads))
 
     def _allowed(self, x: Tensor, mask: OptTensor) -> Tensor:
         """Who looks at whom ``[B or 1, 1, L, L]``; all look at themselves, padding as well."""
@@ -184,9 +190,10 @@ class MoETransformerBlock(nn.Module):
         return (allowed & mask[:, None, None, :]) | (place[:, None] == place)
 
     @property
-    def _by_attention(self) -> bool:
+    def _attention_router(self) -> AttentionRouter | None:
         router = self.ffn.router
-        return isinstance(getattr(router, "router", router), AttentionRouter)
+        router = getattr(router, "router", router)  # wrapped in a schedule
+        return router if isinstance(router, AttentionRouter) else None
 
     def __repr__(self) -> str:
         return (

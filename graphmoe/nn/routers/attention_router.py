@@ -39,9 +39,9 @@ class AttentionRouter(SmoothingRouter):
       such as those that ``GATv2Conv`` and ``TransformerConv`` return. Rows of :math:`S` are made
       to sum to 1; tokens without coefficients keep to themselves. They must not be negative;
       repeated edges add up.
-    - ``edge_weight`` ``[B, H, L, L]`` without ``edge_index``: the attention of a transformer
-      (:class:`~graphmoe.nn.MoETransformerBlock` gives its own). Causal attention makes causal
-      routing.
+    - ``edge_weight`` ``[B, H, L, L]``, or ``[B, L, L]`` for one head, without ``edge_index``: the
+      attention of a transformer (:class:`~graphmoe.nn.MoETransformerBlock` gives its own). Causal
+      attention makes causal routing.
     - nothing: scores of its own on the edges and the token itself, as in `"How Attentive are Graph
       Attention Networks?" <https://arxiv.org/abs/2105.14491>`_ (ICLR 2022),
       :math:`\mathbf{a}_h^\top \mathrm{LeakyReLU}(W_l \mathbf{x}_i + W_r \mathbf{x}_j)`; an edge
@@ -55,8 +55,9 @@ class AttentionRouter(SmoothingRouter):
             \Big\lVert \mathbf{x}_i - \sum_j A_{h,ij}\, \mathbf{x}_j \Big\rVert^2 \right).
 
     That a token's row is its own value here, and distances are divided by :math:`D`, is ours: the
-    values of the layer before are not known to a router. What
-    :class:`~graphmoe.nn.SimilarityRouter` says of entropy holds here as well.
+    values of the layer before are not known to a router. A transformer knows them: it mixes its
+    heads by :meth:`mix` and gives one. What :class:`~graphmoe.nn.SimilarityRouter` says of entropy
+    holds here as well.
 
     Args:
         in_channels: Width :math:`D` of the tokens; ``-1`` takes it from the first input.
@@ -260,11 +261,37 @@ class AttentionRouter(SmoothingRouter):
             means = attention.flatten(1, 2) @ tokens
             means = means.view(batch, heads, length, tokens.size(-1))
             means = _over(means, attention.sum(dim=-1), tokens.unsqueeze(1)).transpose(1, 2)
-            rho = self.responsibilities(tokens, means)
-            attention = (attention * rho.mT.unsqueeze(-1)).sum(dim=1)
+            attention = self.mix(attention, tokens, means)
         else:
-            attention = attention.mean(dim=1)
-        return _over(smooth(rows, attention), attention.sum(dim=-1), rows).view_as(gates)
+            attention = self.mix(attention)
+        # A column of ones gives the sum of each row of S in the same product.
+        smoothed = smooth(F.pad(rows, (0, 1), value=1.0), attention)
+        total, weight = smoothed.split((rows.size(-1), 1), dim=-1)
+        return _over(total, weight.squeeze(-1), rows).view_as(gates)
+
+    def mix(self, attention: Tensor, tokens: OptTensor = None, means: OptTensor = None) -> Tensor:
+        r"""The heads of dense attention made one, each by its responsibility.
+
+        A transformer mixes its own heads by this, where what they expect is known already, and
+        gives the result to the router as attention of one head.
+
+        Args:
+            attention: ``[B, H, L, L]``.
+            tokens: What the heads are to explain ``[B, L, D]``, or ``[B, L, H, D]`` where each
+                has its own view of a token; not looked at for uniform responsibilities.
+            means: What each head expects ``[B, L, H, D]``.
+
+        Returns:
+            :math:`S` up to a common factor, which routing divides by, ``[B, L, L]``.
+        """
+        heads = attention.size(1)
+        if heads == 1:
+            return attention.squeeze(1)
+        if self.responsibility == "gaussian" and tokens is not None and means is not None:
+            rho = self.responsibilities(tokens, means).to(attention.dtype)
+            attention = attention * rho.mT.unsqueeze(-1)
+        # Not the mean, whose gradient is an array of all heads.
+        return attention.sum(dim=1)
 
     def _mixes(self, heads: int) -> bool:
         return self.responsibility == "gaussian" and heads > 1
@@ -273,10 +300,11 @@ class AttentionRouter(SmoothingRouter):
         r"""How much each head counts for a token, :math:`\rho` ``[*, H]``.
 
         Args:
-            tokens: ``[*, D]``.
+            tokens: ``[*, D]``, or ``[*, H, D]`` where each head has its own view of a token.
             means: What each head expects the token to be ``[*, H, D]``.
         """
-        distance = (tokens.unsqueeze(-2) - means).square().mean(dim=-1)
+        tokens = tokens if tokens.dim() == means.dim() else tokens.unsqueeze(-2)
+        distance = (tokens - means).square().mean(dim=-1)
         return (distance / (-2 * self.variance)).softmax(dim=-1)
 
 

@@ -22,7 +22,7 @@ ROUTERS: dict[str, tuple[str, dict[str, Any]]] = {
     "window": ("similarity", {"token_graph": "window", "window": 3}),
     "knn": ("similarity", {"token_graph": "knn", "num_neighbors": 2}),
     "attention": ("attention", {}),
-    "gaussian": ("attention", {"responsibility": "gaussian"}),
+    "gaussian": ("attention", {"responsibility": "gaussian", "variance": 0.1}),
     "scheduled": (
         "entropy_triggered",
         {"router": "attention", "router_kwargs": {"own_scores": False}},
@@ -39,8 +39,10 @@ def build(name: str, **kwargs: Any) -> MoETransformerBlock:
     return block.eval().double()
 
 
-def by_hand(block: MoETransformerBlock, x: Tensor, look: Tensor) -> tuple[Tensor, Tensor]:
-    """The tokens after attention, and the attention ``[B, H, L, L]``, from the parameters."""
+def by_hand(block: MoETransformerBlock, x: Tensor, look: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The tokens after attention, ``A`` ``[B, H, L, L]``, and how far each head's output is from
+    the token's value ``[B, H, L]``; from the parameters.
+    """
     rows, length, width = x.shape
     query, key, value = (
         part.view(rows, length, 2, width // 2).transpose(1, 2)
@@ -48,8 +50,9 @@ def by_hand(block: MoETransformerBlock, x: Tensor, look: Tensor) -> tuple[Tensor
     )
     score = query @ key.transpose(2, 3) / (width // 2) ** 0.5
     attention = score.masked_fill(~look, -torch.inf).softmax(dim=-1)
+    distance = (attention @ value - value).square().mean(dim=-1)
     seen = (attention @ value).transpose(1, 2).reshape(rows, length, width)
-    return x + block.lin_out(seen), attention
+    return x + block.lin_out(seen), attention, distance
 
 
 @every_router
@@ -58,13 +61,25 @@ def test_is_attention_and_then_experts(name: str, causal: bool) -> None:
     block = build(name, causal=causal)
     x = torch.randn(3, 7, 8, dtype=torch.float64)
     look = torch.ones(7, 7, dtype=torch.bool)
-    seen, attention = by_hand(block, x, look.tril() if causal else look)
-    given = attention if name in ("attention", "gaussian", "scheduled") else None
+    seen, attention, distance = by_hand(block, x, look.tril() if causal else look)
+    given = None
+    if name in ("attention", "scheduled"):
+        given = attention.mean(dim=1)
+    elif name == "gaussian":
+        rho = (-distance / (2 * 0.1)).softmax(dim=1)
+        assert rho.std() > 0.01
+        given = (rho[..., None] * attention).sum(dim=1)
     out, routing = block.ffn(block.norm2(seen), edge_weight=given, return_routing=True)
     got, got_routing = block(x, return_routing=True)
     torch.testing.assert_close(got, seen + out)
     assert torch.equal(got_routing.index, routing.index)
     torch.testing.assert_close(block(x), got)
+    mark, parameters = torch.randn_like(got), list(block.parameters())
+    mine, theirs = (
+        torch.autograd.grad((y * mark).sum(), parameters, allow_unused=True, retain_graph=True)
+        for y in (got, seen + out)
+    )
+    torch.testing.assert_close(mine, theirs)
 
 
 @every_router
