@@ -142,10 +142,11 @@ class MoEGNN(BasicGNN):
         names = inspect.signature(first.forward).parameters
         self.supports_edge_weight = "edge_weight" in names
         self.supports_edge_attr = "edge_attr" in names
-        # Decided here: while the model is traced, tensors have no shape to compare.
+        # Decided here: while the model is traced, tensors have no shape to compare. A width that is
+        # not known yet is left to the module that adds.
         last = hidden_channels if jk is not None else self.out_channels
         widths = [in_channels] + [hidden_channels] * (num_layers - 1) + [last]
-        self._skips = [residual and i == o for i, o in pairwise(widths)]
+        self._skips = [residual and i in (o, -1) for i, o in pairwise(widths)]
 
     @classmethod
     def from_dense(cls, dense: BasicGNN, convert: Callable[[nn.Module], MoEConv]) -> MoEGNN:
@@ -307,7 +308,7 @@ class MoEGNN(BasicGNN):
             return x
         x = self._activate(self.norms[layer], x, None, None)
         if self._skips[layer]:
-            x = x + before
+            x = self.skip(x, before)
         if layer == self.num_layers - 1 and hasattr(self, "lin"):
             x = self.lin(x)
         return x
@@ -357,10 +358,10 @@ def _layer_numbers(moe_layers: str | Sequence[int], num_layers: int) -> set[int]
 
 
 class _Skip(nn.Module):
-    """Adds what came before, of which trimming may have left the first rows only.
+    """Adds what came before if it is as wide; trimming may have left its first rows only.
 
     A module, because ``to_hetero`` runs those on each kind of node.
     """
 
     def forward(self, x: Tensor, before: Tensor) -> Tensor:
-        return x + before[: x.size(0)]
+        return x + before[: x.size(0)] if x.size(-1) == before.size(-1) else x

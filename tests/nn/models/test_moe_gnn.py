@@ -134,6 +134,16 @@ def test_the_batch_reaches_routers_and_norms(graph):
     torch.testing.assert_close(out[:5], alone)
 
 
+@pytest.mark.parametrize("width", [16, 8])
+def test_residual_of_a_width_that_is_not_known_yet(graph, width):
+    x, edge_index = graph.x.repeat(1, 2)[:, :width], graph.edge_index
+    known = MoEGNN(width, 16, 3, residual=True).eval()
+    lazy = MoEGNN(-1, 16, 3, residual=True).eval()
+    lazy(x, edge_index)
+    lazy.load_state_dict(known.state_dict())
+    assert torch.equal(lazy(x, edge_index), known(x, edge_index))
+
+
 def test_residual(graph):
     torch.manual_seed(0)
     plain = MoEGNN(16, 16, 3, act="elu", norm="layer_norm").eval()
