@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from graphmoe.ops.dispatch import is_plain_cpu
 from graphmoe.typing import OptTensor
 
 
@@ -74,6 +75,8 @@ def edge_sum(weight: Tensor, x: Tensor, edges: Edges) -> Tensor:
 
     **Shapes:** ``[M]`` and ``[C, F]`` to ``[R, F]``.
     """
+    if is_plain_cpu(x):
+        return _EdgeSum.apply(weight, x, False, *edges)
     return _edge_sum(weight, x, list(edges), False)
 
 
@@ -90,6 +93,8 @@ def edge_dot(a: Tensor, b: Tensor, edges: Edges) -> Tensor:
 
     **Shapes:** ``[R, F]`` and ``[C, F]`` to ``[M]``.
     """
+    if is_plain_cpu(a):
+        return _EdgeDot.apply(a, b, *edges)
     return _edge_dot(a, b, list(edges))
 
 
@@ -154,8 +159,7 @@ def _matrix(value: Tensor, edges: Sequence[Tensor], cols: int, transpose: bool) 
     return torch.sparse_csr_tensor(start, col, value.contiguous(), size, check_invariants=False)
 
 
-@torch.library.custom_op("graphmoe::edge_sum", mutates_args=())
-def _edge_sum(weight: Tensor, x: Tensor, edges: Sequence[Tensor], transpose: bool) -> Tensor:
+def _sum(weight: Tensor, x: Tensor, edges: Sequence[Tensor], transpose: bool) -> Tensor:
     rows = edges[5 if transpose else 2].size(0) - 1
     if weight.size(0) == 0 or x.numel() == 0:
         return x.new_zeros(rows, x.size(1))
@@ -170,13 +174,26 @@ def _edge_sum(weight: Tensor, x: Tensor, edges: Sequence[Tensor], transpose: boo
     return _matrix(weight, edges, x.size(0), transpose) @ x.contiguous()
 
 
+# For a tracer each product is one operator. Calling an operator that is written in Python costs
+# more than a product over a small graph does, so in eager mode functions do the same.
+
+
+@torch.library.custom_op("graphmoe::edge_sum", mutates_args=())
+def _edge_sum(weight: Tensor, x: Tensor, edges: Sequence[Tensor], transpose: bool) -> Tensor:
+    return _sum(weight, x, edges, transpose)
+
+
+@torch.library.custom_op("graphmoe::edge_dot", mutates_args=())
+def _edge_dot(a: Tensor, b: Tensor, edges: Sequence[Tensor]) -> Tensor:
+    return _dot(a, b, edges)
+
+
 @_edge_sum.register_fake
 def _(weight: Tensor, x: Tensor, edges: Sequence[Tensor], transpose: bool) -> Tensor:
     return x.new_empty(edges[5 if transpose else 2].size(0) - 1, x.size(1))
 
 
-@torch.library.custom_op("graphmoe::edge_dot", mutates_args=())
-def _edge_dot(a: Tensor, b: Tensor, edges: Sequence[Tensor]) -> Tensor:
+def _dot(a: Tensor, b: Tensor, edges: Sequence[Tensor]) -> Tensor:
     empty = a.new_zeros(edges[0].size(0))
     if empty.size(0) == 0 or a.size(1) == 0:
         return empty
@@ -223,3 +240,44 @@ def _backward_dot(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 
 _edge_sum.register_autograd(_backward_sum, setup_context=_setup_sum)
 _edge_dot.register_autograd(_backward_dot, setup_context=_setup_dot)
+
+
+class _EdgeSum(torch.autograd.Function):
+    @staticmethod
+    def forward(weight: Tensor, x: Tensor, transpose: bool, *edges: Tensor) -> Tensor:
+        return _sum(weight, x, edges, transpose)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        weight, x, ctx.transpose, *edges = inputs
+        ctx.save_for_backward(weight, x, *edges)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[OptTensor, ...]:
+        weight, x, *edges = ctx.saved_tensors
+        grad_weight: OptTensor = None
+        if ctx.needs_input_grad[0]:
+            ends = (x, grad) if ctx.transpose else (grad, x)
+            grad_weight = _EdgeDot.apply(*ends, *edges)
+        grad_x: OptTensor = None
+        if ctx.needs_input_grad[1]:
+            grad_x = _EdgeSum.apply(weight, grad, not ctx.transpose, *edges)
+        return grad_weight, grad_x, None, *(None for _ in edges)
+
+
+class _EdgeDot(torch.autograd.Function):
+    @staticmethod
+    def forward(a: Tensor, b: Tensor, *edges: Tensor) -> Tensor:
+        return _dot(a, b, edges)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[OptTensor, ...]:
+        a, b, *edges = ctx.saved_tensors
+        need_a, need_b = ctx.needs_input_grad[:2]
+        grad_a = _EdgeSum.apply(grad, b, False, *edges) if need_a else None
+        grad_b = _EdgeSum.apply(grad, a, True, *edges) if need_b else None
+        return grad_a, grad_b, *(None for _ in edges)

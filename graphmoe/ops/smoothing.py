@@ -87,6 +87,46 @@ def smooth_edges(
     return torch.addcmul(edge_sum(weight, source, graph.edges), own[:, None], probs)
 
 
+def smooth_by_similarity(
+    graph: TokenGraph,
+    query: Tensor,
+    key: Tensor,
+    probs: Tensor,
+    source_key: OptTensor = None,
+    source: OptTensor = None,
+    temperature: float = 1.0,
+) -> Tensor:
+    r"""Average rows over a sparse token graph, by similarity.
+
+    What :func:`smooth_edges` gives with the weights of :func:`edge_similarity`, but rows are
+    divided by the sum of their weights and not edges: many times fewer numbers, and that sum is
+    one more column of the same product.
+
+    Args:
+        graph: Who looks at whom.
+        query: ``[N, F]``, float32 or float64.
+        key: ``[N, F]``.
+        probs: Rows of the tokens ``[N, E]``.
+        source_key: Keys of the tokens looked at ``[N', F]``, when they are others.
+        source: Rows of the tokens looked at ``[N', E]``, when they are others.
+        temperature: :math:`\tau`.
+
+    **Shapes:** ``probs`` to the same.
+    """
+    edges, query = graph.edges, query / temperature
+    score = edge_dot(query, key if source_key is None else source_key, edges)
+    score = score.masked_fill(graph.drop, -torch.inf)
+    own = (query * key).sum(dim=-1)
+    # Cancels in the quotient, and so do its gradients.
+    top = own.detach().scatter_reduce(0, edges.row, score.detach(), "amax")
+    weight, own = (score - top[edges.row]).exp(), (own - top).exp()
+    probs = F.pad(probs, (0, 1), value=1.0)
+    total = smooth_edges(
+        graph, weight, own, probs, None if source is None else F.pad(source, (0, 1), value=1.0)
+    )
+    return total[:, :-1] / total[:, -1:]
+
+
 def dense_similarity(
     query: Tensor,
     key: Tensor,

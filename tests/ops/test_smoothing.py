@@ -13,6 +13,7 @@ from graphmoe.ops.smoothing import (
     dense_similarity,
     edge_similarity,
     smooth_band,
+    smooth_by_similarity,
     smooth_edges,
 )
 
@@ -27,7 +28,7 @@ def equal_with_gradients(got: Tensor, expected: Tensor, *inputs: Tensor) -> None
     torch.testing.assert_close(got, expected)
     mark = torch.randn_like(got)
     mine = torch.autograd.grad((got * mark).sum(), inputs)
-    theirs = torch.autograd.grad((expected * mark).sum(), inputs)
+    theirs = torch.autograd.grad((expected * mark).sum(), inputs, retain_graph=True)
     for one, other in zip(mine, theirs, strict=True):
         torch.testing.assert_close(one, other)
 
@@ -50,6 +51,12 @@ def test_along_edges(tokens: int, edges: int, seed: int) -> None:
     allowed[edge_index[1], edge_index[0]] = True
     expected = stochastic(query, key, allowed, 0.7) @ probs
     equal_with_gradients(smooth_edges(graph, weight, own, probs), expected, query, key, probs)
+    at_once = smooth_by_similarity(graph, query, key, probs, temperature=0.7)
+    equal_with_gradients(at_once, expected, query, key, probs)
+    # Scores whose exponentials are out of range, either way.
+    for sharp in (1e5 * query, -1e5 * query):
+        expected = stochastic(sharp, key, allowed, 1.0) @ probs
+        torch.testing.assert_close(smooth_by_similarity(graph, sharp, key, probs), expected)
 
 
 def test_along_edges_from_other_tokens() -> None:
@@ -63,6 +70,8 @@ def test_along_edges_from_other_tokens() -> None:
     weights = stochastic(query, torch.cat([source, key]), allowed, 1.0)
     expected = weights @ torch.cat([others, probs])
     equal_with_gradients(got, expected, query, key, source, probs, others)
+    at_once = smooth_by_similarity(graph, query, key, probs, source, others)
+    equal_with_gradients(at_once, expected, query, key, source, probs, others)
 
 
 @given(

@@ -229,20 +229,20 @@ class AttentionRouter(SmoothingRouter):
                 f"expected attention coefficients [{count}] or [{count}, H], one row an edge, got "
                 f"{list(attention.shape)}"
             )
-        weight = attention[order].to(gates.dtype)
-        weight = weight.unsqueeze(1) if weight.dim() == 1 else weight
-        if self._mixes(weight.size(1)):
+        weight = attention.to(gates.dtype)
+        if weight.dim() == 2 and self._mixes(weight.size(1)):
+            weight = weight[order]
             total = scatter(weight, edges.row, dim_size=tokens.size(0), reduce="sum")
             means = [
                 _over(edge_sum(weight[:, h], seen, edges), total[:, h], tokens)
                 for h in range(weight.size(1))
             ]
             rho = self.responsibilities(tokens, torch.stack(means, dim=1))
-            weight, total = (weight * rho[edges.row]).sum(dim=1), (total * rho).sum(dim=1)
+            weight = (weight * rho[edges.row]).sum(dim=1)
         else:
-            weight = weight.mean(dim=1)
-            total = scatter(weight, edges.row, dim_size=tokens.size(0), reduce="sum")
-        return _over(edge_sum(weight, source_gates, edges), total, gates)
+            # Heads first: fewer numbers to move. A common factor cancels.
+            weight = (weight.sum(dim=1) if weight.dim() == 2 else weight).gather(0, order)
+        return _averaged(edge_sum(weight, _with_ones(source_gates), edges), gates)
 
     def _dense(self, gates: Tensor, tokens: Tensor, attention: Tensor) -> Tensor:
         """By coefficients of all pairs."""
@@ -264,10 +264,7 @@ class AttentionRouter(SmoothingRouter):
             attention = self.mix(attention, tokens, means)
         else:
             attention = self.mix(attention)
-        # A column of ones gives the sum of each row of S in the same product.
-        smoothed = smooth(F.pad(rows, (0, 1), value=1.0), attention)
-        total, weight = smoothed.split((rows.size(-1), 1), dim=-1)
-        return _over(total, weight.squeeze(-1), rows).view_as(gates)
+        return _averaged(smooth(_with_ones(rows), attention), rows).view_as(gates)
 
     def mix(self, attention: Tensor, tokens: OptTensor = None, means: OptTensor = None) -> Tensor:
         r"""The heads of dense attention made one, each by its responsibility.
@@ -306,6 +303,15 @@ class AttentionRouter(SmoothingRouter):
         tokens = tokens if tokens.dim() == means.dim() else tokens.unsqueeze(-2)
         distance = (tokens - means).square().mean(dim=-1)
         return (distance / (-2 * self.variance)).softmax(dim=-1)
+
+
+def _with_ones(gates: Tensor) -> Tensor:
+    """A column more: what its sum becomes is the sum of the weights, in the same product."""
+    return F.pad(gates, (0, 1), value=1.0)
+
+
+def _averaged(total: Tensor, other: Tensor) -> Tensor:
+    return _over(total[..., :-1], total[..., -1], other)
 
 
 def _over(total: Tensor, weight: Tensor, other: Tensor) -> Tensor:

@@ -15,10 +15,9 @@ from graphmoe.nn.routers.base import consecutive, routed
 from graphmoe.nn.routers.smoothing_router import SmoothingRouter
 from graphmoe.ops.smoothing import (
     dense_similarity,
-    edge_similarity,
     smooth,
     smooth_band,
-    smooth_edges,
+    smooth_by_similarity,
 )
 from graphmoe.ops.token_graph import TokenGraph, input_graph, knn_graph
 from graphmoe.registry import routers
@@ -242,14 +241,11 @@ class SimilarityRouter(SmoothingRouter):
         graph = self.remembered(edge_index, (cols, rows, causal), arrange)
         if source is None:
             return self._edges(graph, flat, query, key).view_as(gates)
-        weight, own = edge_similarity(
-            graph, query, key, self.similarity(source)[1], self.temperature
-        )
-        return smooth_edges(graph, weight, own, flat, self.gates(self.project(self.lin, source)))
+        others = self.similarity(source)[1], self.gates(self.project(self.lin, source))
+        return smooth_by_similarity(graph, query, key, flat, *others, self.temperature)
 
     def _edges(self, graph: TokenGraph, gates: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        weight, own = edge_similarity(graph, query, key, temperature=self.temperature)
-        return smooth_edges(graph, weight, own, gates)
+        return smooth_by_similarity(graph, query, key, gates, temperature=self.temperature)
 
     def _knn(
         self, gates: Tensor, query: Tensor, key: Tensor, tokens: Tensor, batch: OptTensor

@@ -376,7 +376,9 @@ class Largest(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         for tensor in out if isinstance(out, (tuple, list)) else (out,):
             if isinstance(tensor, Tensor):
-                self.entries = max(self.entries, tensor.numel())
+                sparse = tensor.layout != torch.strided  # whose shape is not what it holds
+                entries = tensor.values().numel() if sparse else tensor.numel()
+                self.entries = max(self.entries, entries)
         return out
 
 
