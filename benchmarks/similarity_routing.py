@@ -38,7 +38,7 @@ RESULT = HERE / "results" / "similarity_routing.json"
 BALANCES = (0.0, 0.01, 0.1)
 #: Temperatures and token graphs of the similarity-aware router, all pairs. A text's are causal.
 #: Its bilinear form has rank 8 where nothing else is said, so that parameters stay nearly equal.
-TEMPERATURES = (1.0, 3.0, 10.0)
+TEMPERATURES = (0.1, 1.0, 10.0)
 TOKEN_GRAPHS: dict[str, list[dict[str, Any]]] = {
     "text": [
         {"token_graph": "dense", "causal": True, "rank": 8},
