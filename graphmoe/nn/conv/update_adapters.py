@@ -157,7 +157,7 @@ class TAGAdapter(UpdateAdapter):
         ]
         out = segment_matmul(rows[0], weights[0], offsets, _bias(experts))
         for hop, weight in zip(rows[1:], weights[1:], strict=True):
-            out = out + segment_matmul(hop, weight, offsets)
+            out = out.add_(segment_matmul(hop, weight, offsets))
         return out
 
 
@@ -182,7 +182,7 @@ class SAGEAdapter(UpdateAdapter):
         """Two linear maps, and the norm if asked for."""
         out = stacked.linear([conv.lin_l for conv in experts], rows[0], offsets)
         if len(rows) > 1:
-            out = out + stacked.linear([conv.lin_r for conv in experts], rows[1], offsets)
+            out = out.add_(stacked.linear([conv.lin_r for conv in experts], rows[1], offsets))
         return F.normalize(out, p=2.0, dim=-1) if experts[0].normalize else out
 
 
@@ -198,7 +198,7 @@ class GraphConvAdapter(UpdateAdapter):
         """Two linear maps."""
         out = stacked.linear([conv.lin_rel for conv in experts], rows[0], offsets)
         if len(rows) > 1:
-            out = out + stacked.linear([conv.lin_root for conv in experts], rows[1], offsets)
+            out = out.add_(stacked.linear([conv.lin_root for conv in experts], rows[1], offsets))
         return out
 
 
