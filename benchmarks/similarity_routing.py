@@ -1,6 +1,6 @@
 """Routing over a token graph beside routing token by token: quality, fluctuation, entropy, load.
 
-Run: python benchmarks/similarity_routing.py --data-root DIR        (about 40 minutes on one core)
+Run: python benchmarks/similarity_routing.py --data-root DIR        (about an hour on one core)
      python benchmarks/similarity_routing.py --quick --out FILE     (generated data, seconds)
 
 On a character model (Tiny Shakespeare), node classification (Cora, CiteSeer, ACM) and ogbg-molbace,
@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterable
@@ -51,10 +52,11 @@ TOKEN_GRAPHS: dict[str, list[dict[str, Any]]] = {
 ALSO_TIMED = {"nodes": [{"token_graph": "knn", "rank": 8}]}
 #: Of heads, in the attention-aware router.
 RESPONSIBILITIES = ("uniform", "gaussian")
+#: Takes the settings chosen on another task: its runs are the longest, and nothing is chosen here.
+SETTINGS_OF = {"acm": "cora"}
 GRID_SEED = 1_000
 #: What the file says of each row of a grid; the choice is by the first alone.
 SHOWN_OF_GRID = ("val", "fluctuation_top1", "fluctuation_set", "entropy", "load_cv")
-SEEDS = {"text": 3, "nodes": 5, "molecules": 5}
 
 
 class Store:
@@ -68,15 +70,27 @@ class Store:
     def run(self, task: Task, settings: dict[str, Any], seed: int) -> dict[str, Any]:
         """The stored outcome, or a new one."""
         asked = {"task": task.name, "settings": settings, "seed": seed}
-        whole = json.dumps(asked | {"sizes": dataclasses.asdict(task.sizes)}, sort_keys=True)
-        key = hashlib.sha256(whole.encode()).hexdigest()[:16]
-        runs = self.result["runs"]
+        key, runs = self.key(task, settings, seed), self.result["runs"]
         if key not in runs:
             runs[key] = asked | {"steps": task.sizes.steps} | train(task, settings, seed)
             self.save()
             print(f"{json.dumps(asked)}: {runs[key]['val']:.3f} on validation, "
                   f"{runs[key]['cpu_s']:.0f} s", flush=True)  # fmt: skip
         return runs[key]
+
+    @staticmethod
+    def key(task: Task, settings: dict[str, Any], seed: int) -> str:
+        """What a run is stored under."""
+        asked = {"task": task.name, "settings": settings, "seed": seed}
+        whole = json.dumps(asked | {"sizes": dataclasses.asdict(task.sizes)}, sort_keys=True)
+        return hashlib.sha256(whole.encode()).hexdigest()[:16]
+
+    def finished(self, task: Task, settings: dict[str, dict[str, Any]]) -> int:
+        """How many seeds, from 0 on, every model is there for."""
+        for seed in itertools.count():
+            if any(self.key(task, s, seed) not in self.result["runs"] for s in settings.values()):
+                return seed
+        raise AssertionError("unreachable")
 
     def save(self) -> None:
         """Write all, in one move."""
@@ -121,20 +135,35 @@ def describe(settings: dict[str, Any]) -> str:
     return " ".join(words) + f", rank {settings['rank'] or 'full'}"
 
 
-def measure_task(task: Task, store: Store, args: argparse.Namespace) -> dict[str, Any]:
-    """Choose settings, train every model with every seed, time the steps."""
-    count = args.seeds or SEEDS[task.kind]
-    seeds = [GRID_SEED + i for i in range(args.grid_seeds)]
-    shorter = dataclasses.replace(task.sizes, steps=task.sizes.grid_steps or task.sizes.steps)
-    tried = dataclasses.replace(task, sizes=shorter)
+Grid = dict[str, list[dict[str, Any]]]
+
+
+def choose_all(
+    task: Task, store: Store, seeds: list[int]
+) -> tuple[dict[str, dict[str, Any]], Grid]:
+    """Settings of every model, and the grid that they were chosen from."""
     vanilla, rows = choose(
-        tried, store, [{"variant": "vanilla", "balance": b} for b in BALANCES], seeds
+        task, store, [{"variant": "vanilla", "balance": b} for b in BALANCES], seeds
     )
     settings, grid = {"vanilla": vanilla}, {"vanilla": rows}
     for variant, options in grids(task, vanilla["balance"]).items():
-        settings[variant], grid[variant] = choose(tried, store, options, seeds)
-    settings |= {floor: {"variant": floor, "balance": 0.0} for floor in ("frozen", "dense")}
+        settings[variant], grid[variant] = choose(task, store, options, seeds)
+    return settings | {f: {"variant": f, "balance": 0.0} for f in ("frozen", "dense")}, grid
 
+
+def measure_task(task: Task, store: Store, args: argparse.Namespace) -> dict[str, Any]:
+    """Choose settings, train every model with every seed, time the steps."""
+    seeds = [GRID_SEED + i for i in range(args.grid_seeds)]
+    shorter = dataclasses.replace(task.sizes, steps=task.sizes.grid_steps or task.sizes.steps)
+    source, grid = SETTINGS_OF.get(task.name), Grid()
+    if source:
+        settings = store.result["tasks"][source]["settings"]
+    else:
+        settings, grid = choose_all(dataclasses.replace(task, sizes=shorter), store, seeds)
+
+    count = store.finished(task, settings) if args.stored else args.seeds
+    if count < 2:
+        raise SystemExit(f"{task.name}: an interval over seeds takes two, got {count}")
     runs: dict[str, list[dict[str, Any]]] = {variant: [] for variant in VARIANTS}
     for seed in range(count):
         for variant, found in runs.items():
@@ -142,16 +171,18 @@ def measure_task(task: Task, store: Store, args: argparse.Namespace) -> dict[str
     timed = {v: settings[v] for v in ("vanilla", "similarity", "attention")}
     for other in TOKEN_GRAPHS[task.kind] + ALSO_TIMED.get(task.kind, []):
         timed[describe(other)] = settings["similarity"] | other
-    for other in grid["attention"]:
-        timed[describe(other["settings"])] = other["settings"]
+    for by in RESPONSIBILITIES:
+        other = settings["attention"] | {"responsibility": by}
+        timed[describe(other)] = other
     return {
         "metric": task.metric,
         "better": task.better,
         "sizes": dataclasses.asdict(task.sizes),
+        "settings": settings,
+        "settings_of": source or task.name,
         "grid": grid,
         "grid_seeds": seeds,
         "grid_steps": shorter.steps,
-        "settings": settings,
         "seeds": list(range(count)),
         "parameters": {variant: parameters(task, s) for variant, s in settings.items()},
         "compare": compare(runs, task.better),
@@ -165,7 +196,8 @@ def main() -> None:
     parser.add_argument("--data-root", type=Path, default=HERE.parents[1] / "shared" / "data")
     parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--tasks", nargs="+", help="only these")
-    parser.add_argument("--seeds", type=int, help=f"of the compared models (default: {SEEDS})")
+    parser.add_argument("--seeds", type=int, default=3, help="of the compared models")
+    parser.add_argument("--stored", action="store_true", help="as many seeds as are finished")
     parser.add_argument("--grid-seeds", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=40, help="timed steps of each model")
     parser.add_argument("--quick", action="store_true", help="generated data, two seeds")

@@ -207,7 +207,8 @@ def similarity_settings(result: Mapping[str, Any]) -> str:
             kind = f"{similar['token_graph']} of {similar['window']}, rank {similar['rank']}"
         cells = [f"{chosen['vanilla']['balance']:g}", f"{similar['temperature']:g}", kind]
         cells += [chosen["attention"]["responsibility"], str(len(task["seeds"]))]
-        rows.append([name, *cells])
+        source = task.get("settings_of", name)
+        rows.append([name if source == name else f"{name} (those of {source})", *cells])
     head = ["task", "weight of balance loss", "temperature", "token graph"]
     return table([*head, "responsibility of heads", "seeds"], rows)
 
@@ -217,6 +218,8 @@ def similarity_temperature(result: Mapping[str, Any]) -> str:
     rows = []
     for name, task in result["tasks"].items():
         grid = task["grid"]
+        if not grid:
+            continue  # settings of another task
         balance = task["settings"]["vanilla"]["balance"]
         own = next(row for row in grid["vanilla"] if row["settings"]["balance"] == balance)
         first = grid["similarity"][0]["settings"]
