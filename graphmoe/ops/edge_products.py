@@ -137,7 +137,7 @@ def _check_range(row: Tensor, col: Tensor, num_rows: int, num_cols: int) -> None
         low, high = (int(bound) for bound in torch.aminmax(index))
         if low < 0 or high >= count:
             raise ValueError(
-                f"the token graph is of another size: an edge {verb} at token "
+                f"the graph is of another size: an edge {verb} at token "
                 f"{low if low < 0 else high}, but there are {count} tokens"
             )
 
