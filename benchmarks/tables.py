@@ -253,12 +253,73 @@ def _gap(found: Mapping[str, Any] | None, digits: int, scale: float) -> str:
     return f"{mean:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
 
 
+def dispatch(result: Mapping[str, Any]) -> str:
+    """Time of ``MoEFFN``, forward and backward, against the limit and the fastest peer."""
+    cells: dict[tuple[Any, ...], dict[str, list[str]]] = {}
+    for threads, found in result["speed"].items():
+        for cell in found:
+            others = dict(cell["others"])
+            limit = others.pop("limit")
+            name, peer = min(others.items(), key=lambda row: row[1]["best_s"])
+            key = tuple(cell[letter] for letter in ("form", "T", "D", "E", "k"))
+            cells.setdefault(key, {})[threads] = [
+                f"{1e3 * cell['ours']['best_s']:,.1f} ms",
+                f"{limit['ratio']:.2f}",
+                f"{peer['ratio']:.2f} ({name})",
+            ]
+    head = ["experts", "T", "D", "E", "k"]
+    for threads in result["speed"]:
+        word = "thread" if threads == "1" else "threads"
+        head += [f"ours, {threads} {word}", "limit / ours", "fastest peer / ours"]
+    rows = [
+        [f"{key[0]}", f"{key[1]:,}", *map(str, key[2:])]
+        + [text for threads in result["speed"] for text in found[threads]]
+        for key, found in cells.items()
+    ]
+    return table(head, rows)
+
+
+def dispatch_memory(result: Mapping[str, Any]) -> str:
+    """Added peak memory by number of pairs."""
+    found = dict(result["memory"])
+    pairs = found.pop("pairs")
+    rows = [
+        [name, *(f"{mb:,.0f} MB" for mb in row["added_mb"]), f"{row['slope']:.2f}"]
+        for name, row in found.items()
+    ]
+    return table(["T · k", *(f"{count:,}" for count in pairs), "slope, log-log"], rows)
+
+
+def moe_conv(result: Mapping[str, Any]) -> str:
+    """Time of ``MoEConv`` against all experts, and against the ideal."""
+    rows = []
+    for run in result["runs"]:
+        for name, row in run["rows"].items():
+            rows.append(
+                [
+                    run["graph"],
+                    run["expert"],
+                    str(run["threads"]),
+                    name,
+                    f"{1e3 * row['ours_s']:.2f} ms",
+                    f"{1e3 * row['all_experts_s']:.2f} ms",
+                    f"{row['times_faster']:.1f} ×",
+                    f"{row['times_ideal']:.2f}",
+                ]
+            )
+    head = ["graph", "experts", "threads", "", "ours", "all 8 experts", "faster", "of the ideal"]
+    return table(head, rows)
+
+
 #: Name of a table to the file and the function that make it.
 TABLES = {
     "fewshot": ("fewshot.json", fewshot),
     "ablation": ("fewshot.json", ablation),
     "speed": ("pretrain_speed.json", speed),
     "growth": ("pretrain_speed.json", growth),
+    "dispatch": ("dispatch.json", dispatch),
+    "dispatch_memory": ("dispatch.json", dispatch_memory),
+    "moe_conv": ("moe_conv.json", moe_conv),
     "similarity": ("similarity_routing.json", similarity),
     "similarity_gaps": ("similarity_routing.json", similarity_gaps),
     "similarity_claims": ("similarity_routing.json", similarity_claims),

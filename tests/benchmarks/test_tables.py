@@ -128,3 +128,36 @@ def test_the_routing_tables_say_what_changed_and_what_holds(
     assert "| similarity: better on test | – | letters | nodes |" in claims
     assert "| similarity: first expert changes less | letters, nodes | – | – |" in claims
     assert "at most 10 % longer | nodes | letters | – |" in claims
+
+
+def test_the_dispatch_table_names_the_fastest_peer(tables: ModuleType) -> None:
+    cell = {
+        "form": "gelu",
+        **{"T": 16384, "D": 128, "E": 8, "k": 2},
+        "ours": {"best_s": 0.05},
+        "others": {
+            "limit": {"best_s": 0.045, "ratio": 0.9},
+            "slow": {"best_s": 0.2, "ratio": 4.0},
+            "quick": {"best_s": 0.06, "ratio": 1.2},
+        },
+    }
+    made = tables.dispatch({"speed": {"1": [cell], "2": [cell]}}).splitlines()
+    both = "50.0 ms | 0.90 | 1.20 (quick)"
+    assert made[-1] == f"| gelu | 16,384 | 128 | 8 | 2 | {both} | {both} |"
+    assert "ours, 1 thread |" in made[0]
+    assert "ours, 2 threads |" in made[0]
+
+
+def test_the_memory_table_has_its_slope(tables: ModuleType) -> None:
+    found = {"pairs": [1000, 2000], "ours k=1": {"added_mb": [10.2, 20.1], "slope": 0.98}}
+    made = tables.dispatch_memory({"memory": found})
+    assert made.splitlines()[0] == "| T · k | 1,000 | 2,000 | slope, log-log |"
+    assert made.splitlines()[-1] == "| ours k=1 | 10 MB | 20 MB | 0.98 |"
+
+
+def test_the_convolution_table_has_a_row_a_measurement(tables: ModuleType) -> None:
+    row = {"ours_s": 0.002, "all_experts_s": 0.012, "times_faster": 6.0, "times_ideal": 0.95}
+    run = {"graph": "cora", "expert": "GCNConv", "threads": 1, "rows": {"forward, k=1": row}}
+    made = tables.moe_conv({"runs": [run]})
+    expected = "| cora | GCNConv | 1 | forward, k=1 | 2.00 ms | 12.00 ms | 6.0 × | 0.95 |"
+    assert made.splitlines()[-1] == expected
