@@ -133,7 +133,10 @@ def test_the_routing_tables_say_what_changed_and_what_holds(
 def test_the_dispatch_table_names_the_fastest_peer(tables: ModuleType) -> None:
     cell = {
         "form": "gelu",
-        **{"T": 16384, "D": 128, "E": 8, "k": 2},
+        "T": 16384,
+        "D": 128,
+        "E": 8,
+        "k": 2,
         "ours": {"best_s": 0.05},
         "others": {
             "limit": {"best_s": 0.045, "ratio": 0.9},
