@@ -73,8 +73,8 @@ def _sound(router: Router, routing: Routing) -> None:
     assert probs.dtype in (torch.float32, torch.float64), (
         f"probs is {probs.dtype}: expected float32 or wider"
     )
-    assert bool((probs >= 0).all()), f"probs goes down to {float(probs.min())}"
-    total = probs.sum(dim=1)
+    assert bool((probs >= 0).all()), f"probs goes down to {float(probs.detach().min())}"
+    total = probs.detach().sum(dim=1)
     assert bool(((total - 1).abs() < 1e-4).all()), (
         f"rows of probs sum to {float(total.min()):.4g} .. {float(total.max()):.4g}, not to 1"
     )
