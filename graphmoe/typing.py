@@ -18,7 +18,6 @@ MetaPath: TypeAlias = Union[str, tuple[str, ...], list[str]]  # noqa: UP007
 PathLike: TypeAlias = Union[str, os.PathLike[str]]  # noqa: UP007
 
 
-
 class Routing(NamedTuple):
     """Which experts each token goes to, and how much each of them counts.
 
