@@ -214,6 +214,8 @@ def left_out(peer: str, T: int, D: int, E: int, k: int) -> str | None:
         return "sends every token to two experts"
     if peer in ("one-hot einsum", "mixture-of-experts") and T * k * D**2 > 2**30:
         return "one-hot products cost two to three times as much as the experts"
+    if peer == "one-hot einsum" and T**2 * k * D > 2**37:
+        return "one-hot products grow with the square of the tokens: minutes a step"
     numbers = 3 * 4 * D * D * T * k  # a copy of the weights for each pair, before the gradients
     if peer == "transformers batched_mm" and numbers > 2**28:
         return f"copies an expert for each pair: {4 * numbers / 2**30:.0f} GB"
