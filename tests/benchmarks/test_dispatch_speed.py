@@ -135,3 +135,14 @@ def test_verdict(benchmark_module: ModuleType) -> None:
     held = benchmark_module.verdict(results)
     assert not held[f"peer {name}"]
     assert not held[f"limit {name}"]
+
+
+def test_cells_that_are_timed_again_take_the_place_of_the_old(
+    benchmark_module: ModuleType,
+) -> None:
+    def cell(tokens: int, seconds: float) -> dict[str, Any]:
+        return {"form": "gelu", "T": tokens, "D": 8, "E": 4, "k": 2, "ours": {"best_s": seconds}}
+
+    old = {"1": [cell(100, 1.0)], "2": [cell(100, 2.0), cell(300, 3.0)]}
+    found = benchmark_module.merged(old, {"2": [cell(300, 0.5), cell(400, 4.0)]})
+    assert found == {"1": old["1"], "2": [cell(100, 2.0), cell(300, 0.5), cell(400, 4.0)]}
