@@ -117,6 +117,16 @@ def growth(result: Mapping[str, Any]) -> str:
     return table(["generated graphs, 10⁵ to 10⁷ edges", "slope, processor", "wall clock"], rows)
 
 
+#: Columns of the routing tables: name in the file, digits, and what it is multiplied by.
+ROUTED = (
+    ("test", 2, 1),
+    ("fluctuation_top1", 1, 100),
+    ("fluctuation_set", 1, 100),
+    ("entropy", 2, 1),
+    ("load_cv", 2, 1),
+)
+
+
 def similarity(result: Mapping[str, Any]) -> str:
     """Every model on every task: quality, and what its routing does late in training."""
     rows = []
@@ -124,16 +134,7 @@ def similarity(result: Mapping[str, Any]) -> str:
         for variant in VARIANTS:
             row = task["compare"][variant]
             size = task["parameters"][variant]
-            cells = [
-                _spread(row.get(figure), digits, scale)
-                for figure, digits, scale in (
-                    ("test", 2, 1),
-                    ("fluctuation_top1", 1, 100),
-                    ("fluctuation_set", 1, 100),
-                    ("entropy", 2, 1),
-                    ("load_cv", 2, 1),
-                )
-            ]
+            cells = [_spread(row.get(figure), digits, scale) for figure, digits, scale in ROUTED]
             sizes = f"{size['active'] / 1e3:.1f} / {size['total'] / 1e3:.1f}"
             rows.append([f"{name}, {variant}", *cells, sizes])
     head = ["task, model", "test", "first expert changes, %", "set changes, %"]
@@ -146,16 +147,7 @@ def similarity_gaps(result: Mapping[str, Any]) -> str:
     for name, task in result["tasks"].items():
         for variant in VARIANTS[1:]:
             row = task["compare"][variant]
-            cells = [
-                _gap(row.get(figure), digits, scale)
-                for figure, digits, scale in (
-                    ("test", 2, 1),
-                    ("fluctuation_top1", 1, 100),
-                    ("fluctuation_set", 1, 100),
-                    ("entropy", 2, 1),
-                    ("load_cv", 2, 1),
-                )
-            ]
+            cells = [_gap(row.get(figure), digits, scale) for figure, digits, scale in ROUTED]
             metric = f"{name} ({task['metric']}), {variant}"
             rows.append([metric, *cells])
     head = ["minus vanilla, 95 % interval", "test", "first expert changes, points"]

@@ -6,9 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from sklearn.metrics import f1_score
 from torch import Tensor
+
+from graphmoe.ops.entropy import entropy
 
 
 @dataclass(frozen=True)
@@ -84,5 +85,4 @@ def relative_entropy(alpha: Tensor) -> float:
     """
     if alpha.size(0) < 2:
         return 0.0
-    h = -torch.special.xlogy(alpha, alpha).sum(dim=0) / math.log(alpha.size(0))
-    return float(h.mean())
+    return float(entropy(alpha.t(), normalize=True).mean())

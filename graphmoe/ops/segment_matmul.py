@@ -39,14 +39,15 @@ def segment_matmul(x: Tensor, weight: Tensor, offsets: Tensor, bias: OptTensor =
         return _matmul(x, weight, offsets, bias)
     # Autocast does not know this operator: do what it does for a linear layer.
     dtype = torch.get_autocast_dtype(device)
-    x, weight = _cast(x, dtype), _cast(weight, dtype)
-    bias = None if bias is None else _cast(bias, dtype)
+    x, weight = autocast_to(x, dtype), autocast_to(weight, dtype)
+    bias = None if bias is None else autocast_to(bias, dtype)
     _check(x, weight, offsets, bias)
     with torch.autocast(device, enabled=False):
         return _matmul(x, weight, offsets, bias)
 
 
-def _cast(x: Tensor, dtype: torch.dtype) -> Tensor:
+def autocast_to(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """``x`` as autocast would hand it to a linear layer: float64 stays."""
     return x if x.dtype == torch.float64 else x.to(dtype)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graphmoe.ops.segment_matmul import segment_matmul
+from graphmoe.ops.segment_matmul import autocast_to, segment_matmul
 from graphmoe.typing import OptTensor
 
 #: Activations that the operator knows; :func:`activation_name` finds the one a module computes.
@@ -68,8 +68,10 @@ def segment_mlp(
     if torch.is_autocast_enabled(device):
         # Autocast does not know this operator: do what it does for linear layers.
         dtype = torch.get_autocast_dtype(device)
-        x, up, down = (_cast(t, dtype) for t in (x, up, down))
-        up_bias, down_bias = (t if t is None else _cast(t, dtype) for t in (up_bias, down_bias))
+        x, up, down = (autocast_to(t, dtype) for t in (x, up, down))
+        up_bias, down_bias = (
+            t if t is None else autocast_to(t, dtype) for t in (up_bias, down_bias)
+        )
         with torch.autocast(device, enabled=False):
             return segment_mlp(x, up, down, offsets, up_bias, down_bias, act, gated)
     _check(x, up, down, offsets, up_bias, down_bias, gated)
@@ -89,10 +91,6 @@ def activation_name(act: Any) -> str | None:
     if act is torch.nn.functional.silu or type(act) is torch.nn.SiLU:
         return "silu"
     return "gelu" if act is torch.nn.functional.gelu else None
-
-
-def _cast(x: Tensor, dtype: torch.dtype) -> Tensor:
-    return x if x.dtype == torch.float64 else x.to(dtype)
 
 
 def _check(
