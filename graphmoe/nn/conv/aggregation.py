@@ -26,6 +26,9 @@ _HOOKS = (
     "_aggregate_forward_hooks",
 )
 
+#: As many numbers as leave room for more in the half of a megabyte that is next to a processor.
+_IN_CACHE = 2**17
+
 
 class Aggregation:
     """The aggregation of a convolution whose messages are weighted neighbours.
@@ -59,18 +62,18 @@ class Aggregation:
         self.conv, self.size, self.dtype = conv, size, dtype
         self.edge_index, self.edge_weight = edge_index, edge_weight
         self.sorted: Edges | None = None
-        if not _is_plain(conv, edge_index, edge_weight, dtype):
+        if not is_plain(conv, edge_index, edge_weight, dtype):
             if normalize is not None:
                 self.edge_index, self.edge_weight = normalize()
             return
-        key = (size, conv.flow, dtype, settings, edge_weight is None)
+        key = (size, conv.flow, conv.aggr, dtype, settings, edge_weight is None)
         if edge_weight is None:
             self.sorted, self.value = remembered(
                 edge_index, key, lambda: self._weigh(normalize or (lambda: (edge_index, None)))
             )
         elif normalize is None:
             self.sorted, order = remembered(edge_index, key, lambda: self._sort(edge_index))
-            self.value = edge_weight.to(dtype).gather(0, order)
+            self.value = self._mean(edge_weight.to(dtype).gather(0, order), self.sorted)
         else:
             self.sorted, self.value = self._weigh(normalize)
 
@@ -82,9 +85,17 @@ class Aggregation:
     def _weigh(self, normalize: Callable[[], tuple[Adj, OptTensor]]) -> tuple[Edges, Tensor]:
         edge_index, weight = normalize()
         edges, order = self._sort(edge_index)
-        if weight is not None:
-            return edges, weight.to(self.dtype).gather(0, order)
-        return edges, torch.ones(order.size(0), dtype=self.dtype, device=order.device)
+        if weight is None:
+            value = torch.ones(order.size(0), dtype=self.dtype, device=order.device)
+        else:
+            value = weight.to(self.dtype).gather(0, order)
+        return edges, self._mean(value, edges)
+
+    def _mean(self, value: Tensor, edges: Edges) -> Tensor:
+        """For a mean, divide the few weights of a row, not its many features."""
+        if self.conv.aggr != "mean":
+            return value
+        return value / edges.start.diff().to(value.dtype).gather(0, edges.row)
 
     def __call__(self, source: Tensor, pair: OptPairTensor | None = None) -> Tensor:
         """Aggregate neighbours.
@@ -101,14 +112,24 @@ class Aggregation:
             x = source if pair is None else pair
             out: Tensor = self.conv.propagate(self.edge_index, x=x, size=size, **weight)
             return out
-        out = edge_sum(self.value, source, self.sorted)
-        if self.conv.aggr == "mean":
-            degree = self.sorted.start.diff().clamp(min=1)
-            out = out / degree.to(out.dtype).unsqueeze(-1)
-        return out
+        return edge_sum(self.value, source, self.sorted)
 
 
-def _is_plain(conv: Any, edge_index: Adj, edge_weight: OptTensor, dtype: torch.dtype) -> bool:
+def sum_of_relu(x: Tensor, edge_attr: Tensor, source: Tensor, target: Tensor, size: int) -> Tensor:
+    r"""GINE's :math:`\sum_j \mathrm{ReLU}(\mathbf{x}_j + \mathbf{e}_{ij})`, without gradients.
+
+    Messages are made and added up a few at a time: they stay in the cache of the processor, and no
+    array as large as the edge features is ever written.
+    """
+    out = x.new_zeros(size, x.size(1))
+    few = max(1, _IN_CACHE // max(1, x.size(1)))
+    for j, i, attr in zip(source.split(few), target.split(few), edge_attr.split(few), strict=True):
+        out.index_add_(0, i, x.index_select(0, j).add_(attr).relu_())
+    return out
+
+
+def is_plain(conv: Any, edge_index: Adj, edge_weight: OptTensor, dtype: torch.dtype) -> bool:
+    """Whether sums or means over plain edges on a CPU are all there is to ``propagate``."""
     return (
         not is_sparse(edge_index)
         and edge_index.device.type == "cpu"

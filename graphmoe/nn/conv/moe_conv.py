@@ -16,6 +16,7 @@ from graphmoe.nn.conv.adapters import find_adapter
 from graphmoe.nn.conv.attention_first import attend, suits
 from graphmoe.nn.conv.expert_convs import Channels, Expert, build_expert, resolve_expert
 from graphmoe.nn.conv.graph_input import GraphInput, argument_names
+from graphmoe.nn.conv.in_turn import in_turn, may_take_turns
 from graphmoe.nn.conv.partition import check_equal, is_foreign, is_one_hop, run_pieces
 from graphmoe.nn.routers.base import Router, check_routing
 from graphmoe.ops import combine, dispatch_plan, gather_tokens
@@ -202,12 +203,24 @@ class MoEConv(MessagePassing):
         everybody = [e for e in (*self.experts, self.shared_expert) if e is not None]
         parts = adapter.aggregate(everybody, given)
         plan = dispatch_plan(routing.index, self.num_experts, routing.mask)
-        rows = tuple(gather_tokens(part, plan) for part in parts)
-        out = combine(adapter.update(self._convs, rows, plan.offsets), routing.weight, plan)
-        if self.shared_expert is None:
-            return out
-        everyone = torch.tensor([0, out.size(0)], device=out.device)
-        return out + adapter.update([self.shared_expert], parts, everyone)
+        if may_take_turns(parts[0]):
+
+            def embed(expert: int, start: int, stop: int) -> Tensor:
+                token = plan.token[start:stop]
+                rows = tuple(part.index_select(0, token) for part in parts)
+                return self._update_by_one(self.experts[expert], rows)
+
+            out = in_turn(embed, routing.weight, plan)
+        else:
+            rows = tuple(gather_tokens(part, plan) for part in parts)
+            out = combine(adapter.update(self._convs, rows, plan.offsets), routing.weight, plan)
+        shared = self.shared_expert
+        return out if shared is None else out + self._update_by_one(shared, parts)
+
+    def _update_by_one(self, expert: nn.Module, rows: tuple[Tensor, ...]) -> Tensor:
+        assert self._adapter is not None
+        everyone = torch.tensor([0, rows[0].size(0)], device=rows[0].device)
+        return self._adapter.update([expert], rows, everyone)
 
     def _edge(self, given: GraphInput, routing: Routing) -> Tensor:
         plan = dispatch_plan(routing.index, self.num_experts, routing.mask)

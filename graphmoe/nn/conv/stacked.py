@@ -13,6 +13,7 @@ from torch.nn.parameter import UninitializedParameter
 from torch_geometric.nn import MLP
 from torch_geometric.nn import Linear as PyGLinear
 
+from graphmoe.nn.conv.in_turn import may_take_turns
 from graphmoe.ops import segment_matmul
 from graphmoe.typing import OptTensor
 
@@ -59,10 +60,33 @@ def per_row(parameters: Sequence[Tensor], expert: Tensor) -> Tensor:
     return F.embedding(expert, torch.stack([p.reshape(-1) for p in parameters]))
 
 
-def linear(lins: Sequence[Any], rows: Tensor, offsets: Tensor) -> Tensor:
-    """A linear layer an expert; each keeps its own parameters."""
+def linear(
+    lins: Sequence[Any],
+    rows: Tensor,
+    offsets: Tensor,
+    *,
+    biases: Sequence[OptTensor] | None = None,
+    onto: OptTensor = None,
+) -> Tensor:
+    """A linear layer an expert; each keeps its own parameters.
+
+    Args:
+        lins: The layers.
+        rows: Rows sorted by expert.
+        offsets: Where each expert's rows start and end.
+        biases: Used instead of the layers' own, by convolutions that keep theirs apart.
+        onto: What the result is added to, in place.
+    """
+    biases = [lin.bias for lin in lins] if biases is None else biases
+    if len(lins) == 1 and may_take_turns(rows):  # neither copies of weights nor a second result
+        weight, bias = lins[0].weight, biases[0]
+        if onto is None:
+            return F.linear(rows, weight, bias)
+        out = onto.addmm_(rows, weight.t())
+        return out if bias is None else out.add_(bias)
     weight = torch.stack([lin.weight for lin in lins]).mT
-    return segment_matmul(rows, weight, offsets, stack([lin.bias for lin in lins]))
+    out = segment_matmul(rows, weight, offsets, stack(biases))
+    return out if onto is None else onto.add_(out)
 
 
 def stackable(modules: Sequence[Any]) -> bool:

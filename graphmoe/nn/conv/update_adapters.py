@@ -13,10 +13,10 @@ from torch_geometric.nn.conv.gcn_conv import gcn_norm
 
 from graphmoe.nn.conv import stacked
 from graphmoe.nn.conv.adapters import UpdateAdapter, update_adapter
-from graphmoe.nn.conv.aggregation import Aggregation
+from graphmoe.nn.conv.aggregation import Aggregation, is_plain, sum_of_relu
 from graphmoe.nn.conv.graph_input import GraphInput
+from graphmoe.nn.conv.in_turn import may_take_turns
 from graphmoe.nn.routers.base import eager_cpu
-from graphmoe.ops import segment_matmul
 from graphmoe.typing import Adj, OptTensor
 
 
@@ -80,10 +80,6 @@ def _with_equal_eps(experts: Sequence[Any], parts: tuple[Tensor, ...]) -> tuple[
     return (torch.add(out, root, alpha=1 + experts[0].eps.item()),)
 
 
-def _bias(experts: Sequence[Any]) -> OptTensor:
-    return stacked.stack([conv.bias for conv in experts])
-
-
 @update_adapter(GCNConv)
 class GCNAdapter(UpdateAdapter):
     r"""Normalise and propagate once: :math:`\hat{A} (X W_e) = (\hat{A} X) W_e`."""
@@ -107,8 +103,8 @@ class GCNAdapter(UpdateAdapter):
 
     def update(self, experts: Sequence[Any], rows: tuple[Tensor, ...], offsets: Tensor) -> Tensor:
         """One linear map."""
-        weight = torch.stack([conv.lin.weight for conv in experts]).mT
-        return segment_matmul(rows[0], weight, offsets, _bias(experts))
+        lins = [conv.lin for conv in experts]
+        return stacked.linear(lins, rows[0], offsets, biases=[conv.bias for conv in experts])
 
 
 @update_adapter(SGConv)
@@ -152,12 +148,10 @@ class TAGAdapter(UpdateAdapter):
 
     def update(self, experts: Sequence[Any], rows: tuple[Tensor, ...], offsets: Tensor) -> Tensor:
         """The sum of the hops' linear maps."""
-        weights = [
-            torch.stack([conv.lins[hop].weight for conv in experts]).mT for hop in range(len(rows))
-        ]
-        out = segment_matmul(rows[0], weights[0], offsets, _bias(experts))
-        for hop, weight in zip(rows[1:], weights[1:], strict=True):
-            out = out.add_(segment_matmul(hop, weight, offsets))
+        first, *others = ([conv.lins[hop] for conv in experts] for hop in range(len(rows)))
+        out = stacked.linear(first, rows[0], offsets, biases=[conv.bias for conv in experts])
+        for lins, hop in zip(others, rows[1:], strict=True):
+            stacked.linear(lins, hop, offsets, onto=out)
         return out
 
 
@@ -182,7 +176,7 @@ class SAGEAdapter(UpdateAdapter):
         """Two linear maps, and the norm if asked for."""
         out = stacked.linear([conv.lin_l for conv in experts], rows[0], offsets)
         if len(rows) > 1:
-            out = out.add_(stacked.linear([conv.lin_r for conv in experts], rows[1], offsets))
+            stacked.linear([conv.lin_r for conv in experts], rows[1], offsets, onto=out)
         return F.normalize(out, p=2.0, dim=-1) if experts[0].normalize else out
 
 
@@ -198,7 +192,7 @@ class GraphConvAdapter(UpdateAdapter):
         """Two linear maps."""
         out = stacked.linear([conv.lin_rel for conv in experts], rows[0], offsets)
         if len(rows) > 1:
-            out = out.add_(stacked.linear([conv.lin_root for conv in experts], rows[1], offsets))
+            stacked.linear([conv.lin_root for conv in experts], rows[1], offsets, onto=out)
         return out
 
 
@@ -236,6 +230,21 @@ class GINEAdapter(GINAdapter):
 
     def aggregate(self, experts: Sequence[Any], given: GraphInput) -> tuple[Tensor, ...]:
         """Aggregated neighbours, and the root."""
-        pair, conv = given.pair(), experts[0]
-        out = conv.propagate(given.edge_index, x=pair, edge_attr=given.edge_attr, size=given.size)
+        pair, conv, attr = given.pair(), experts[0], given.edge_attr
+        if _in_blocks(conv, given):
+            out = sum_of_relu(given.source, attr, *given.endpoints(), given.num_nodes)
+        else:
+            out = conv.propagate(given.edge_index, x=pair, edge_attr=attr, size=given.size)
         return _with_equal_eps(experts, (out,) if pair[1] is None else (out, pair[1]))
+
+
+def _in_blocks(conv: Any, given: GraphInput) -> bool:
+    x, attr = given.source, given.edge_attr
+    return (
+        may_take_turns(x)
+        and is_plain(conv, given.edge_index, None, x.dtype)
+        and conv.aggr != "mean"
+        and attr is not None
+        and attr.dtype == x.dtype
+        and attr.shape == (given.edge_index.size(1), x.size(1))
+    )
