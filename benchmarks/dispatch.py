@@ -12,7 +12,9 @@ of single rounds as its spread.
 
 - *limit*: a dense network of the widths of an expert on ``T k`` rows. It routes nothing and moves
   nothing, and has the gradients of one expert only.
-- peers have equal parameters, and their results and gradients are checked against ours to 1e-4.
+- peers have equal parameters, and their results and gradients are checked against ours to 1e-4,
+  but for tokens whose k-th and next expert are so close (``NEAR_TIE``) that the last bit of a
+  softmax decides between them; ``near_ties`` counts those, a few in a million tokens.
   The package mixture-of-experts drops tokens past a capacity; it is checked once, on a small
   input, without one.
 
@@ -64,6 +66,7 @@ FLOP_LIMIT = 300e9
 GOALS = {"limit": 0.85, "limit_from": {"T": 16_000, "D": 128}, "peer": 1.0, "slope": [0.9, 1.1]}
 #: Pairs of token and expert at which memory is measured.
 SIZES = (65_536, 131_072, 262_144, 524_288, 1_048_576)
+NEAR_TIE = 1e-6
 WARM_UP, ROUNDS, SECONDS = 1, (3, 15), 4.0
 
 
@@ -109,6 +112,7 @@ def time_cell(form: str, T: int, D: int, E: int, k: int) -> dict[str, Any]:
     pairs = x.repeat_interleave(k, dim=0), seed.repeat_interleave(k, dim=0)
     given = {name: pairs if name == "limit" else (x, seed) for name in systems}
     wanted, differences = None, {}
+    clear = clearly_routed(layer, x)
     for name, system in systems.items():
         for _ in range(WARM_UP):
             _, out, grad = step(system, *given[name])
@@ -116,8 +120,9 @@ def time_cell(form: str, T: int, D: int, E: int, k: int) -> dict[str, Any]:
             wanted = out, grad
         elif name != "limit" and name not in layers.LOSSY:
             pairs_of = zip((out, grad), wanted, strict=True)
-            differences[name] = max(relative_difference(a, b) for a, b in pairs_of)
-    del out, grad, wanted
+            differences[name] = max(relative_difference(a[clear], b[clear]) for a, b in pairs_of)
+    near_ties = T - int(clear.sum())
+    del out, grad, wanted, clear
     times: dict[str, list[float]] = {name: [] for name in systems}
     started = time.perf_counter()
     least, most = ROUNDS
@@ -128,7 +133,7 @@ def time_cell(form: str, T: int, D: int, E: int, k: int) -> dict[str, Any]:
             times[name].append(step(system, *given[name])[0])
     own = times.pop("ours")
     result = {
-        "form": form, "T": T, "D": D, "E": E, "k": k, "rounds": len(own),
+        "form": form, "T": T, "D": D, "E": E, "k": k, "rounds": len(own), "near_ties": near_ties,
         "ours": {"best_s": min(own), "median_s": float(np.median(own))},
         "others": {
             name: {
@@ -156,6 +161,17 @@ def step(system: Any, x: Any, seed: Any) -> tuple[float, Any, Any]:
     out = system(x)
     out.backward(seed)
     return time.perf_counter() - started, out.detach(), x.grad
+
+
+def clearly_routed(layer: Any, x: Any) -> Any:
+    """Tokens whose experts do not hang on a last bit ``[T]``."""
+    import torch
+
+    with torch.no_grad():
+        probs = layer.router(x).probs.sort(dim=-1, descending=True).values
+    if layer.k == layer.num_experts:
+        return torch.ones(x.size(0), dtype=torch.bool)
+    return probs[:, layer.k - 1] - probs[:, layer.k] > NEAR_TIE
 
 
 def relative_difference(a: Any, b: Any) -> float:

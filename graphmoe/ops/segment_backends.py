@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 from torch_geometric.utils import segment
 
+from graphmoe.ops.segment_threads import share_segments
 from graphmoe.typing import OptTensor
 
 # Public from torch 2.10 on, the same function under a private name before.
@@ -55,12 +57,16 @@ def loop_matmul(x: Tensor, weight: Tensor, offsets: Tensor, bias: OptTensor) -> 
     """``x[segment] @ weight[segment] + bias[segment]``, written straight into the result."""
     sizes = _sizes(x, offsets)
     out = x.new_empty(x.size(0), weight.size(2))
-    *parts, rest = zip(x.split(sizes), out.split(sizes), strict=True)
-    biases = itertools.repeat(None) if bias is None else bias.unbind()
-    for (rows, target), matrix, shift in zip(parts, weight.unbind(), biases, strict=False):
-        if rows.size(0) > 0:
-            _mm(rows, matrix, shift, target)
-    rest[1].zero_()
+    *rows, _ = x.split(sizes)
+    *targets, rest = out.split(sizes)
+
+    def compute(segments: Iterable[int]) -> None:
+        for e in segments:
+            if sizes[e] > 0:
+                _mm(rows[e], weight[e], None if bias is None else bias[e], targets[e])
+
+    share_segments(compute, sizes[:-1], weight.size(1) * weight.size(2))
+    rest.zero_()
     return out
 
 
@@ -68,10 +74,15 @@ def loop_outer(x: Tensor, y: Tensor, offsets: Tensor, with_sum: bool) -> tuple[T
     """``x[segment].T @ y[segment]`` and, if asked for, the sum of ``y[segment]``."""
     sizes = _sizes(x, offsets)
     out, total = outer_results(x, y, offsets, with_sum)
-    for e, (left, right) in enumerate(zip(x.split(sizes)[:-1], y.split(sizes)[:-1], strict=True)):
-        _mm(left.t(), right, None, out[e])
-        if with_sum:
-            torch.sum(right, dim=0, out=total[e])
+    left, right = x.split(sizes), y.split(sizes)
+
+    def compute(segments: Iterable[int]) -> None:
+        for e in segments:
+            _mm(left[e].t(), right[e], None, out[e])
+            if with_sum:
+                torch.sum(right[e], dim=0, out=total[e])
+
+    share_segments(compute, sizes[:-1], x.size(1) * y.size(1))
     return out, total
 
 

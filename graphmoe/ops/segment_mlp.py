@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from graphmoe.ops.segment_matmul import autocast_to, segment_matmul
+from graphmoe.ops.segment_threads import share_segments
 from graphmoe.typing import OptTensor
 
 #: Activations that the operator knows; :func:`activation_name` finds the one a module computes.
@@ -180,19 +182,26 @@ def _activate_backward_into(out: Tensor, grad: Tensor, x: Tensor, act: str) -> T
 # ------------------------------------------------------------------------ in blocks of rows
 
 
-def _blocks(offsets: list[int], dtype: torch.dtype) -> list[tuple[int, int, int]]:
-    """``(segment, start, stop)`` of every block.
+def _blocks(first: int, last: int, dtype: torch.dtype) -> list[tuple[int, int]]:
+    """``(start, stop)`` of every block of a segment.
 
     In half precision a segment is one block: adding up the blocks' gradients would round them.
     """
-    found = []
-    for segment, (first, last) in enumerate(pairwise(offsets)):
-        # Blocks of one size, not a remainder: a product of few rows runs below full speed.
-        rows = max(last - first, 1)
-        if dtype in (torch.float32, torch.float64):
-            rows = -(-rows // -(-rows // BLOCK))
-        found += [(segment, start, min(start + rows, last)) for start in range(first, last, rows)]
-    return found
+    # Blocks of one size, not a remainder: a product of few rows runs below full speed.
+    rows = max(last - first, 1)
+    if dtype in (torch.float32, torch.float64):
+        rows = -(-rows // -(-rows // BLOCK))
+    return [(start, min(start + rows, last)) for start in range(first, last, rows)]
+
+
+def _most_rows(bounds: list[int], dtype: torch.dtype) -> int:
+    """Rows of the largest block."""
+    blocks = (_blocks(first, last, dtype) for first, last in pairwise(bounds))
+    return max((found[0][1] - found[0][0] for found in blocks if found), default=0)
+
+
+def _sizes(bounds: list[int]) -> list[int]:
+    return [stop - start for start, stop in pairwise(bounds)]
 
 
 def _product(out: Tensor, x: Tensor, weight: Tensor, bias: OptTensor) -> None:
@@ -215,22 +224,27 @@ def _mlp(
     keep: bool,
 ) -> tuple[Tensor, Tensor]:
     bounds = offsets.tolist()
-    blocks = _blocks(bounds, x.dtype)
-    rows = max((stop - start for _, start, stop in blocks), default=0)
+    rows = _most_rows(bounds, x.dtype)
     out = x.new_empty(x.size(0), down.size(2))
     kept = x.new_empty(x.size(0) if keep else 0, up.size(2))
-    hidden = kept if keep else x.new_empty(rows, up.size(2))
-    active = x.new_empty(rows, down.size(1))
-    for e, start, stop in blocks:
-        h = hidden[start:stop] if keep else hidden[: stop - start]
-        a = active[: stop - start]
-        _product(h, x[start:stop], up[e], None if up_bias is None else up_bias[e])
-        if gated:
-            gate, value = h.chunk(2, dim=-1)
-            _activate_into(a, gate, act).mul_(value)
-        else:
-            _activate_into(a, h, act)
-        _product(out[start:stop], a, down[e], None if down_bias is None else down_bias[e])
+
+    def compute(segments: Iterable[int]) -> None:
+        hidden = kept if keep else x.new_empty(rows, up.size(2))
+        active = x.new_empty(rows, down.size(1))
+        for e in segments:
+            for start, stop in _blocks(bounds[e], bounds[e + 1], x.dtype):
+                h = hidden[start:stop] if keep else hidden[: stop - start]
+                a = active[: stop - start]
+                _product(h, x[start:stop], up[e], None if up_bias is None else up_bias[e])
+                if gated:
+                    gate, value = h.chunk(2, dim=-1)
+                    _activate_into(a, gate, act).mul_(value)
+                else:
+                    _activate_into(a, h, act)
+                shift = None if down_bias is None else down_bias[e]
+                _product(out[start:stop], a, down[e], shift)
+
+    share_segments(compute, _sizes(bounds), up[0].numel() + down[0].numel())
     out[bounds[-1] :].zero_()
     kept[bounds[-1] :].zero_()
     return out, kept
@@ -267,43 +281,46 @@ def _mlp_backward(
     with_down_bias: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     bounds = offsets.tolist()
-    blocks = _blocks(bounds, x.dtype)
-    rows = max((stop - start for _, start, stop in blocks), default=0)
+    rows = _most_rows(bounds, x.dtype)
     grad = grad.contiguous()
     grad_x = x.new_empty(x.size(0) if with_x else 0, x.size(1))
     grad_up, grad_down = torch.empty_like(up), torch.empty_like(down)
     grad_up_bias = up.new_zeros(up.size(0) if with_up_bias else 0, up.size(2))
     grad_down_bias = down.new_zeros(down.size(0) if with_down_bias else 0, down.size(2))
-    for e, (start, stop) in enumerate(pairwise(bounds)):
-        if start == stop:
-            grad_up[e].zero_()
-            grad_down[e].zero_()
-    active, grad_active = (x.new_empty(rows, down.size(1)) for _ in range(2))
-    grad_hidden = x.new_empty(rows, up.size(2))
-    for e, start, stop in blocks:
-        count = stop - start
-        h, g = kept[start:stop], grad[start:stop]
-        a, grad_a, grad_h = active[:count], grad_active[:count], grad_hidden[:count]
-        torch.mm(g, down[e].t(), out=grad_a)
-        if gated:
-            gate, value = h.chunk(2, dim=-1)
-            grad_gate, grad_value = grad_h.chunk(2, dim=-1)
-            _activate_into(a, gate, act)
-            torch.mul(grad_a, a, out=grad_value)
-            _activate_backward_into(grad_gate, grad_a.mul_(value), gate, act)
-            a.mul_(value)
-        else:
-            _activate_into(a, h, act)
-            _activate_backward_into(grad_h, grad_a, h, act)
-        add = start > bounds[e]  # the first block of a segment has nothing to add to
-        _product(grad_down[e], a.t(), g, grad_down[e] if add else None)
-        _product(grad_up[e], x[start:stop].t(), grad_h, grad_up[e] if add else None)
-        if with_up_bias:
-            grad_up_bias[e] += grad_h.sum(0)
-        if with_down_bias:
-            grad_down_bias[e] += g.sum(0)
-        if with_x:
-            torch.mm(grad_h, up[e].t(), out=grad_x[start:stop])
+
+    def compute(segments: Iterable[int]) -> None:
+        active, grad_active = (x.new_empty(rows, down.size(1)) for _ in range(2))
+        grad_hidden = x.new_empty(rows, up.size(2))
+        for e in segments:
+            if bounds[e] == bounds[e + 1]:
+                grad_up[e].zero_()
+                grad_down[e].zero_()
+            for start, stop in _blocks(bounds[e], bounds[e + 1], x.dtype):
+                count = stop - start
+                h, g = kept[start:stop], grad[start:stop]
+                a, grad_a, grad_h = active[:count], grad_active[:count], grad_hidden[:count]
+                torch.mm(g, down[e].t(), out=grad_a)
+                if gated:
+                    gate, value = h.chunk(2, dim=-1)
+                    grad_gate, grad_value = grad_h.chunk(2, dim=-1)
+                    _activate_into(a, gate, act)
+                    torch.mul(grad_a, a, out=grad_value)
+                    _activate_backward_into(grad_gate, grad_a.mul_(value), gate, act)
+                    a.mul_(value)
+                else:
+                    _activate_into(a, h, act)
+                    _activate_backward_into(grad_h, grad_a, h, act)
+                add = start > bounds[e]  # the first block of a segment has nothing to add to
+                _product(grad_down[e], a.t(), g, grad_down[e] if add else None)
+                _product(grad_up[e], x[start:stop].t(), grad_h, grad_up[e] if add else None)
+                if with_up_bias:
+                    grad_up_bias[e] += grad_h.sum(0)
+                if with_down_bias:
+                    grad_down_bias[e] += g.sum(0)
+                if with_x:
+                    torch.mm(grad_h, up[e].t(), out=grad_x[start:stop])
+
+    share_segments(compute, _sizes(bounds), 2 * (up[0].numel() + down[0].numel()))
     grad_x[bounds[-1] :].zero_()
     return grad_x, grad_up, grad_down, grad_up_bias, grad_down_bias
 
