@@ -1,4 +1,4 @@
-"""Names for classes: encoders, experts, fusions, routers, views; open to plug-ins.
+"""Names for classes: encoders, experts, fusions, recommenders, routers, views; open to plug-ins.
 
 A class is registered where it is defined (``@encoders.add``) and found by its name, whatever the
 case, with or without the family's suffix. Another distribution joins through an entry point in the
@@ -61,5 +61,6 @@ class Registry(ClassResolver[Any]):
 encoders = Registry("encoders", base=nn.Module, suffix="encoder")
 experts = Registry("experts", base=nn.Module, suffix="experts")
 fusions = Registry("fusions", base=nn.Module, suffix="fusion")
+recommenders = Registry("recommenders", base=nn.Module, suffix="recommender")
 routers = Registry("routers", base=nn.Module, suffix="router")
 views = Registry("views", base=BaseTransform, suffix="views")
