@@ -7,13 +7,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from heapq import heapreplace
 
 import torch
 
 #: Multiplications below which handing work to other threads costs more than it saves.
 LEAST_WORK = 2**24
-#: Segments a thread, at least: with fewer, some threads would wait long for others.
-LEAST_SEGMENTS = 4
+#: How much longer than an even share the busiest thread may take.
+UNEVEN = 1.1
 
 _lock = threading.Lock()
 _pool: tuple[tuple[int, int], ThreadPoolExecutor] | None = None
@@ -35,22 +36,27 @@ def share_segments(
         row_cost: Multiplications a row takes.
     """
     threads = torch.get_num_threads()
-    rows = sum(sizes)
-    shared = (
+    order = sorted(range(len(sizes)), key=sizes.__getitem__, reverse=True)
+    if not (
         threads > 1
-        and rows * row_cost >= LEAST_WORK
-        and sum(size > 0 for size in sizes) >= LEAST_SEGMENTS * threads
-        and max(sizes) * threads <= rows
+        and sum(sizes) * row_cost >= LEAST_WORK
+        and _evenly(threads, [sizes[e] for e in order])
         and _has_own_threads()
-    )
-    if not shared:
+    ):
         work(range(len(sizes)))
         return
-    order = sorted(range(len(sizes)), key=sizes.__getitem__, reverse=True)
     left = deque(order)
     running = [_workers(threads).submit(_run, work, left) for _ in range(threads)]
     for future in running:
         future.result()
+
+
+def _evenly(threads: int, sizes: Sequence[int]) -> bool:
+    """Whether all threads end at about the same time if each takes the largest one left."""
+    busy = [0] * threads
+    for size in sizes:
+        heapreplace(busy, busy[0] + size)
+    return max(busy) * threads <= UNEVEN * sum(sizes)
 
 
 def _run(work: Callable[[Iterable[int]], None], left: deque[int]) -> None:
