@@ -30,11 +30,11 @@ def draw_alpha(alpha: Tensor, names: Sequence[str], path: Path, title: str) -> N
         path: The PNG; replaced as a whole.
         title: Over the picture.
     """
-    figure, axes = _figure(3.5 + 0.45 * alpha.size(1), 1.2 + 0.22 * len(names))
+    figure, axes = new_figure(3.5 + 0.45 * alpha.size(1), 1.2 + 0.22 * len(names))
     image = axes.imshow(alpha.numpy(), aspect="auto", cmap="viridis", vmin=0)
-    axes.set_yticks(range(len(names)), [_plain(name) for name in names], fontsize=7)
+    axes.set_yticks(range(len(names)), [plain_text(name) for name in names], fontsize=7)
     axes.set_xticks(range(alpha.size(1)))
-    axes.set(xlabel="class", title=_plain(title))
+    axes.set(xlabel="class", title=plain_text(title))
     if alpha.size(1) <= _MOST_NUMBERS:
         bright = 0.6 * float(alpha.max())
         for m, c in np.ndindex(*alpha.shape):
@@ -42,7 +42,7 @@ def draw_alpha(alpha: Tensor, names: Sequence[str], path: Path, title: str) -> N
             color = "black" if value > bright else "white"
             axes.text(c, m, f"{value:.2f}", ha="center", va="center", fontsize=6, color=color)
     figure.colorbar(image, ax=axes, label="fusion weight")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_member_scores(
@@ -57,19 +57,20 @@ def draw_member_scores(
         title: Over the picture.
     """
     shots = [k for k in sorted(scores) if scores[k]]
-    figure, axes = _figure(6, 1.5 + 0.26 * len(names))
+    figure, axes = new_figure(6, 1.5 + 0.26 * len(names))
     height = 0.8 / max(len(shots), 1)
     for j, k in enumerate(shots):
         places = [i + (j - (len(shots) - 1) / 2) * height for i in range(len(names))]
         axes.barh(places, scores[k], height=height, label=shots_text(k))
-    axes.set_yticks(range(len(names)), [_plain(name) for name in names], fontsize=7)
+    axes.set_yticks(range(len(names)), [plain_text(name) for name in names], fontsize=7)
     axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.set(xlabel="micro F1 alone, percent", xlim=(0, 100), title=_plain(title))
+    axes.set(xlabel="micro F1 alone, percent", xlim=(0, 100), title=plain_text(title))
     figure.legend(loc="outside lower center", ncols=len(shots), fontsize="small")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _figure(width: float, height: float) -> tuple[Any, Any]:
+def new_figure(width: float, height: float) -> tuple[Any, Any]:
+    """An empty picture and its axes, drawn in memory alone."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -78,12 +79,13 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
     return figure, figure.add_subplot()
 
 
-def _plain(text: str) -> str:
+def plain_text(text: str) -> str:
     """The text itself, where matplotlib would read mathematics into it."""
     return text.replace("$", r"\$")
 
 
-def _save(figure: Any, path: Path) -> None:
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a picture as PNG; a picture that was there is replaced as a whole."""
     picture = BytesIO()
     figure.savefig(picture, dpi=120, format="png")
     write_bytes(path, picture.getvalue())
