@@ -1,5 +1,21 @@
 """Recommenders: from counting to mixtures of graph experts, behind one interface."""
 
 from graphmoe.nn.recommend.base import Recommender
+from graphmoe.nn.recommend.behaviour_aware_fuser import BehaviourAwareFuser
+from graphmoe.nn.recommend.bprmf import BPRMF
+from graphmoe.nn.recommend.graph import InteractionGraph
+from graphmoe.nn.recommend.lightgcn import LightGCN
+from graphmoe.nn.recommend.modality_projection import ModalityProjection
+from graphmoe.nn.recommend.popularity import Popularity
+from graphmoe.nn.recommend.vbpr import VBPR
 
-__all__ = ["Recommender"]
+__all__ = [
+    "BPRMF",
+    "BehaviourAwareFuser",
+    "InteractionGraph",
+    "LightGCN",
+    "ModalityProjection",
+    "Popularity",
+    "Recommender",
+    "VBPR",
+]

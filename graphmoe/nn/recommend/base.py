@@ -23,8 +23,8 @@ class Recommender(nn.Module):
 
     Everything that a recommender knows comes from ``graph``, which is made from training
     interactions alone; it is not part of the state dict, being rebuilt from the data.
-    Operators (:class:`~graphmoe.ops.LinearOperator`) held as attributes follow the module to
-    another device or type.
+    Operators (:class:`~graphmoe.ops.LinearOperator`) held as attributes, or in lists there, follow
+    the module to another device or type.
 
     Args:
         graph: Training interactions and item features.
@@ -120,7 +120,10 @@ class Recommender(nn.Module):
         for name, value in list(vars(self).items()):
             if isinstance(value, LinearOperator):
                 setattr(self, name, value.to(device=probe.device, dtype=probe.dtype))
-        self.graph = self.graph.to(probe.device, probe.dtype)
+            elif isinstance(value, list) and value and isinstance(value[0], LinearOperator):
+                moved = [op.to(device=probe.device, dtype=probe.dtype) for op in value]
+                setattr(self, name, moved)
+        self.graph = self.graph.to(probe.device)
         return self
 
     def __repr__(self) -> str:
