@@ -1,4 +1,4 @@
-"""The loop: epochs of one objective on one graph, until the loss stops falling."""
+"""The loop: epochs of one objective, until they bring nothing more; saved, stopped, watched."""
 
 from __future__ import annotations
 
@@ -6,24 +6,38 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import optim
-from torch_geometric.data import Data
 
 from graphmoe.errors import DataError
 from graphmoe.training.interrupts import StopRequest, TrainingInterruptedError
-from graphmoe.training.settings import PretrainSettings, SaveSettings
+from graphmoe.training.settings import SaveSettings
 from graphmoe.training.state import Checkpointer, TrainingState
 
 #: Called after each epoch with the state so far.
 OnEpoch = Callable[[TrainingState], None]
 
 
+class Lengths(Protocol):
+    """How long a training may last."""
+
+    @property
+    def max_epochs(self) -> int:
+        """Most epochs."""
+
+    @property
+    def patience(self) -> int:
+        """Epochs without a better one before it stops."""
+
+
 @dataclass
 class Loop:
     """One training: what it works on, and how it is saved, stopped and watched.
+
+    An epoch is one step on a whole multi-view graph, and the lowest loss is the best. Trainings of
+    another kind override ``_epoch`` and tell the state their score.
 
     Attributes:
         objective: The module whose ``loss`` is minimised.
@@ -40,7 +54,7 @@ class Loop:
 
     objective: Any
     optimizer: optim.Optimizer
-    settings: PretrainSettings
+    settings: Lengths
     generators: Mapping[str, torch.Generator]
     backward: Callable[[torch.Tensor], None] = torch.Tensor.backward
     views_of: Callable[[int], tuple[Any, ...]] | None = None
@@ -49,11 +63,11 @@ class Loop:
     stop: StopRequest = field(default_factory=StopRequest)
     on_epoch: OnEpoch | None = None
 
-    def run(self, graph: Data, state: TrainingState) -> TrainingState:
-        """Train from ``state`` to the end.
+    def run(self, data: Any, state: TrainingState) -> TrainingState:
+        """Train on ``data`` from ``state`` to the end.
 
         Returns:
-            The state at the end; its ``best`` are the weights with the lowest loss.
+            The state at the end; its ``best`` are the weights of the best epoch.
 
         Raises:
             DataError: The loss is not a number.
@@ -62,7 +76,7 @@ class Loop:
         saved_at = time.monotonic()
         while not self._finished(state):
             began = time.perf_counter()
-            self._epoch(graph, state)
+            self._epoch(data, state)
             state.seconds += time.perf_counter() - began
             if self.on_epoch is not None:
                 self.on_epoch(state)
@@ -76,20 +90,14 @@ class Loop:
         return state
 
     def _finished(self, state: TrainingState) -> bool:
-        waited = state.epoch - 1 - state.best_epoch
-        return state.epoch >= self.settings.max_epochs or waited >= self.settings.patience
+        return state.epoch >= self.settings.max_epochs or state.waited >= self.settings.patience
 
-    def _epoch(self, graph: Data, state: TrainingState) -> None:
+    def _epoch(self, graph: Any, state: TrainingState) -> None:
         self.objective.train()
         views = graph.views if self.views_of is None else self.views_of(state.epoch)
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.objective.loss(graph.x, views, generator=self.generators["objective"])
-        value = loss.item()
-        if not math.isfinite(value):
-            raise DataError(
-                f"the loss became {value} in epoch {state.epoch + 1}: "
-                "look for extreme features, or lower the learning rate"
-            )
+        value = finite(loss.item(), state)
         self.backward(loss)
         # Before the step: these are the weights that gave this loss.
         state.note(value, self.objective.state_dict())
@@ -98,3 +106,17 @@ class Loop:
     def _save(self, state: TrainingState) -> None:
         if self.checkpointer is not None:
             self.checkpointer.save(state, self.objective, self.optimizer, dict(self.generators))
+
+
+def finite(loss: float, state: TrainingState) -> float:
+    """``loss``, the mean of an epoch that begins at ``state``, when it is a number.
+
+    Raises:
+        DataError: It is not.
+    """
+    if math.isfinite(loss):
+        return loss
+    raise DataError(
+        f"the loss became {loss} in epoch {state.epoch + 1}: "
+        "look for extreme features, or lower the learning rate"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ RESUME = "resume"
 STATE = "state.json"
 OPTIMIZER = "optimizer.safetensors"
 RNG = "rng.safetensors"
+RECORDS = "epochs.jsonl"
 FORMAT = "graphmoe-training"
 VERSION = 1
 
@@ -34,12 +36,18 @@ VERSION = 1
 class TrainingState:
     """Where a training stands after some number of whole epochs.
 
+    Without scores the best epoch is the one of the lowest loss, with scores that of the highest.
+
     Attributes:
         losses: The loss of each epoch so far.
-        best_epoch: Index of the lowest loss; -1 before the first epoch.
-        best_loss: The lowest loss.
-        best: The objective's weights and buffers when they gave the lowest loss; a copy.
+        best_epoch: Index of the best epoch; -1 before the first.
+        best_loss: Its loss.
+        best: The objective's weights and buffers in that epoch; a copy.
         seconds: Time spent in the epochs, over all the runs that led here.
+        scores: The validation score of each epoch; empty where the loss decides.
+        held_epoch: Index of the last epoch in which the objective was not ready to be stopped;
+            -1: it always was.
+        records: What is known of each epoch, as plain values; empty where only the loss is.
     """
 
     losses: list[float] = field(default_factory=list)
@@ -47,20 +55,54 @@ class TrainingState:
     best_loss: float = float("inf")
     best: dict[str, Tensor] = field(default_factory=dict)
     seconds: float = 0.0
+    scores: list[float] = field(default_factory=list)
+    held_epoch: int = -1
+    records: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def epoch(self) -> int:
         """How many epochs are done."""
         return len(self.losses)
 
-    def note(self, loss: float, weights: dict[str, Tensor]) -> bool:
-        """Add an epoch: its loss, and a copy of the ``weights`` that gave it if it is the lowest.
+    @property
+    def best_score(self) -> float:
+        """The highest score; minus infinity before the first."""
+        return self.scores[self.best_epoch] if self.scores else float("-inf")
+
+    @property
+    def waited(self) -> int:
+        """Epochs since the best one, or since stopping became possible where that is later."""
+        return self.epoch - 1 - max(self.best_epoch, self.held_epoch)
+
+    def note(
+        self,
+        loss: float,
+        weights: dict[str, Tensor],
+        score: float | None = None,
+        record: dict[str, Any] | None = None,
+        may_stop: bool = True,
+    ) -> bool:
+        """Add an epoch, and a copy of its ``weights`` if it is the best.
+
+        Args:
+            loss: Of this epoch.
+            weights: That are kept if it is the best.
+            score: On validation, higher is better; ``None``: the loss decides.
+            record: What else is known of it.
+            may_stop: Whether the objective is ready to be stopped.
 
         Returns:
-            Whether it is the lowest so far.
+            Whether it is the best so far.
         """
+        better = loss < self.best_loss if score is None else score > self.best_score
         self.losses.append(loss)
-        if loss >= self.best_loss:
+        if score is not None:
+            self.scores.append(score)
+        if record is not None:
+            self.records.append(record)
+        if not may_stop:
+            self.held_epoch = self.epoch - 1
+        if not better:
             return False
         self.best_epoch, self.best_loss = self.epoch - 1, loss
         # state_dict() is a live view: without a copy the last step would be kept, not the best.
@@ -101,6 +143,8 @@ class Checkpointer:
             OPTIMIZER: dump_tensors({**current, **best, **moments}),
             RNG: dump_tensors(random),
         }
+        if state.records:
+            files[RECORDS] = dump_records(state.records)
         content = {
             "format": FORMAT,
             "version": VERSION,
@@ -111,6 +155,8 @@ class Checkpointer:
             "param_groups": groups,
             "files": {name: sha256(data) for name, data in files.items()},
         }
+        if state.scores:
+            content |= {"scores": state.scores, "held_epoch": state.held_epoch}
         make_folder(self.folder)
         with new_folder(self.resume_folder) as temporary:
             for name, data in files.items():
@@ -154,7 +200,16 @@ class Checkpointer:
         best = _under("best.", tensors)
         device = next(objective.parameters()).device
         best = {key: value.to(device) for key, value in best.items()}
-        return TrainingState(losses, best_epoch, best_loss, best, content["seconds"])
+        return TrainingState(
+            losses,
+            best_epoch,
+            best_loss,
+            best,
+            content["seconds"],
+            content.get("scores", []),
+            content.get("held_epoch", -1),
+            self._records(content),
+        )
 
     def fits(self) -> bool:
         """Whether there is a saved state of the same training."""
@@ -178,11 +233,24 @@ class Checkpointer:
         return content
 
     def _read(self, name: str, content: dict[str, Any]) -> dict[str, Tensor]:
+        return load_tensors(self._bytes(name, content), self.resume_folder / name)
+
+    def _records(self, content: dict[str, Any]) -> list[dict[str, Any]]:
+        if RECORDS not in content["files"]:
+            return []
+        return [json.loads(line) for line in self._bytes(RECORDS, content).splitlines()]
+
+    def _bytes(self, name: str, content: dict[str, Any]) -> bytes:
         path = self.resume_folder / name
         data = read_bytes(path, MAX_TENSOR_BYTES)
         if sha256(data) != content["files"][name]:
             raise VerificationError(f"{path}: its content does not match the hash in {STATE}")
-        return load_tensors(data, path)
+        return data
+
+
+def dump_records(records: list[dict[str, Any]]) -> bytes:
+    """Plain values as JSON lines: one record a line."""
+    return "".join(json.dumps(record, allow_nan=False) + "\n" for record in records).encode()
 
 
 def differences(saved: Any, wanted: Any, path: str = "") -> list[str]:
