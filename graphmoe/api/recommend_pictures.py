@@ -102,8 +102,17 @@ def draw_expert_load(
                  hatch=hatch, edgecolor="white", linewidth=0.5)  # fmt: skip
     axes.axhline(100 / len(names), color=_GREY, linestyle="--", linewidth=1, label="an even share")
     dead = [int(e) for e in record.get("dead_experts") or ()]
-    for e in dead:
-        axes.text(e, 1, "dead", ha="center", va="bottom", fontsize=8, color=_ORANGE, rotation=90)
+    for e in dead:  # where the bar of its choices would stand
+        axes.text(
+            e + 0.4 - width / 2,
+            0.5,
+            "dead",
+            ha="center",
+            va="bottom",
+            fontsize=8,
+            color=_ORANGE,
+            rotation=90,
+        )
     level = len(names) <= _MOST_LEVEL
     axes.set_xticks(range(len(names)), [plain_text(name) for name in names], fontsize=8,
                     rotation=0 if level else 40, ha="center" if level else "right")  # fmt: skip
@@ -184,13 +193,15 @@ def draw_metric_by_degree(
             row = rows.get(bucket.name) or {}
             counts[bucket.name] = max(counts.get(bucket.name, 0), int(row.get("count") or 0))
             value = row.get(metric)
-            values.append(0.0 if value is None or math.isnan(value) else 100 * value)
+            values.append(math.nan if value is None else 100 * value)
         places = [b + (j - (len(results) - 1) / 2) * width for b in range(len(ITEM_BUCKETS))]
         axes.bar(places, values, width, label=plain_text(model),
                  color=_COLOURS[j % len(_COLOURS)], hatch=_HATCHES[j % len(_HATCHES)],
                  edgecolor="white", linewidth=0.5)  # fmt: skip
         for place, value in zip(places, values, strict=True):
-            axes.text(place, value, f"{value:.1f}", ha="center", va="bottom", fontsize=7)
+            text = "none" if math.isnan(value) else f"{value:.1f}"  # none held out: no rate
+            height = 0.0 if math.isnan(value) else value
+            axes.text(place, height, text, ha="center", va="bottom", fontsize=7)
     labels = [f"{b.name} ({b.span})\n{counts.get(b.name, 0):,} held out" for b in ITEM_BUCKETS]
     axes.set_xticks(range(len(labels)), labels, fontsize=8)
     axes.set(xlabel="item, by training interactions", ylabel=f"{metric}, percent")
