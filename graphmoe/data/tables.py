@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,14 @@ from torch import Tensor
 from graphmoe.data.files import archive_names, read_array, read_features, read_sparse
 from graphmoe.errors import DataError
 
-TABLES = (".csv", ".tsv", ".txt", ".parquet")
+TABLES = (".csv", ".tsv", ".txt", ".inter", ".parquet")
 ARRAYS = (".npy", ".npz")
 
 
-def _suffix(path: Path) -> str:
+def _suffix(path: Path, any_name: bool = False) -> str:
     name = path.name.lower().removesuffix(".gz")
     suffix = Path(name).suffix
-    if suffix not in (*TABLES, *ARRAYS):
+    if suffix not in (*TABLES, *ARRAYS) and not any_name:
         known = ", ".join((*TABLES, *ARRAYS))
         raise DataError(f"{path}: do not know how to read {suffix or 'it'}; expected {known}")
     if not path.is_file():
@@ -37,15 +38,21 @@ def _is_number(cell: str) -> bool:
 
 
 def read_table(
-    path: Path, columns: list[str] | None = None, header: bool | None = None, **options: Any
+    path: Path,
+    columns: list[str] | None = None,
+    header: bool | None = None,
+    separator: str | None = None,
+    **options: Any,
 ) -> Any:
     """A CSV or Parquet file as a pandas table.
 
     Args:
-        path: The file; a CSV may be gzipped, and a ``.tsv`` is split at tabs.
+        path: The file; a CSV may be gzipped, and a ``.tsv`` or ``.inter`` is split at tabs.
         columns: Names of the columns to read, in this order. (default: all)
         header: Whether the first line of a CSV names the columns.
             (default: it does unless every cell of it is a number)
+        separator: What divides the cells of a line; then the file may be called anything.
+            (default: what its name says)
         options: Passed to ``pandas.read_csv``.
 
     Raises:
@@ -53,18 +60,19 @@ def read_table(
     """
     import pandas as pd
 
-    suffix = _suffix(path)
+    suffix = _suffix(path, any_name=separator is not None)
     try:
         if suffix == ".parquet":
             table = pd.read_parquet(path)
         else:
-            separator = {".tsv": "\t", ".txt": r"\s+"}.get(suffix, ",")
+            if separator is None:
+                separator = {".tsv": "\t", ".inter": "\t", ".txt": r"\s+"}.get(suffix, ",")
             if header is None:
                 header = columns is not None or not _first_line_is_numbers(path, suffix)
             table = pd.read_csv(path, sep=separator, header=0 if header else None, **options)
     except pd.errors.EmptyDataError:
         raise DataError(f"{path}: the file is empty") from None
-    except (ValueError, OSError, pd.errors.ParserError) as error:
+    except (ValueError, OSError, EOFError, zlib.error, pd.errors.ParserError) as error:
         raise DataError(f"{path}: not a readable table ({error})") from error
     table.columns = [str(name) for name in table.columns]
     if columns is None:
@@ -82,7 +90,7 @@ def _first_line_is_numbers(path: Path, suffix: str) -> bool:
     with opened(path, "rt", encoding="utf-8", newline="") as file:
         line = file.readline()
     cells = line.split() if suffix == ".txt" else next(
-        csv.reader([line], delimiter="\t" if suffix == ".tsv" else ","), []
+        csv.reader([line], delimiter="\t" if suffix in (".tsv", ".inter") else ","), []
     )  # fmt: skip
     return bool(cells) and all(_is_number(cell) for cell in cells)
 
