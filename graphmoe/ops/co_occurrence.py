@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
+from graphmoe.ops.prune_rows import prune_rows
 from graphmoe.ops.sparse import SparseOperator
 
 
@@ -35,7 +38,7 @@ def co_occurrence_knn(op: SparseOperator, k: int, work: int = 2**22) -> SparseOp
     cuts = [0, *(block.diff().nonzero().squeeze(1) + 1).tolist(), size]
     kept = [
         _block(op, flipped, degree, start, stop, k)
-        for start, stop in zip(cuts[:-1], cuts[1:], strict=True)
+        for start, stop in pairwise(cuts)
         if start < stop
     ]
     empty = (row.new_empty(0), row.new_empty(0), op.value.new_empty(0))
@@ -56,15 +59,11 @@ def _block(
     key, count = torch.unique(source[edge] * size + op.col[place].long(), return_counts=True)
     row, col = torch.div(key, size, rounding_mode="floor"), key % size
     other = row != col
-    row, col, count = row[other], col[other], count[other]
-    value = count / (degree[row] * degree[col]).double().sqrt()
-    # Best first in each row; stable, so that ties stay in order of their numbers.
-    order = value.argsort(descending=True, stable=True)
-    order = order[row[order].argsort(stable=True)]
-    row, col, value = row[order], col[order], value[order]
-    first = torch.searchsorted(row, row)
-    best = torch.arange(row.numel(), device=row.device) - first < k
-    return row[best], col[best], value[best].to(op.dtype)
+    row, col = row[other], col[other]
+    value = count[other] / (degree[row] * degree[col]).double().sqrt()
+    shape = (stop - start, size)
+    near = prune_rows(SparseOperator.from_edges(row - start, col, shape, value), k)
+    return near.row() + start, near.col.long(), near.value.to(op.dtype)
 
 
 def expand_rows(op: SparseOperator, rows: Tensor) -> tuple[Tensor, Tensor]:

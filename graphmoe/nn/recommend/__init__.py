@@ -3,8 +3,11 @@
 from graphmoe.nn.recommend.base import Recommender
 from graphmoe.nn.recommend.behaviour_aware_fuser import BehaviourAwareFuser
 from graphmoe.nn.recommend.bprmf import BPRMF
+from graphmoe.nn.recommend.freedom import FREEDOM
 from graphmoe.nn.recommend.graph import InteractionGraph
+from graphmoe.nn.recommend.item_knn import ItemKNN
 from graphmoe.nn.recommend.lightgcn import LightGCN
+from graphmoe.nn.recommend.mgcn import MGCN
 from graphmoe.nn.recommend.modality_projection import ModalityProjection
 from graphmoe.nn.recommend.popularity import Popularity
 from graphmoe.nn.recommend.vbpr import VBPR
@@ -12,8 +15,11 @@ from graphmoe.nn.recommend.vbpr import VBPR
 __all__ = [
     "BPRMF",
     "BehaviourAwareFuser",
+    "FREEDOM",
     "InteractionGraph",
+    "ItemKNN",
     "LightGCN",
+    "MGCN",
     "ModalityProjection",
     "Popularity",
     "Recommender",
