@@ -26,7 +26,8 @@ NORM_FLOOR = 1e-8
 
 class TensorStore(Protocol):
     """Where tensors are kept between runs, such as
-    :class:`~graphmoe.checkpoint.tensor_cache.TensorCache`."""
+    :class:`~graphmoe.checkpoint.tensor_cache.TensorCache`.
+    """
 
     def get(self, key: str) -> dict[str, Tensor] | None:
         """What was kept, or ``None`` where nothing, or nothing whole, is there."""
