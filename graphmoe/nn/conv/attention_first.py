@@ -13,19 +13,21 @@ number a head and expert. The price: each head sums rows of the input's width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric.nn import GATConv
-from torch_geometric.utils import add_self_loops, remove_self_loops, softmax
+from torch_geometric.utils import add_self_loops, softmax
 
 from graphmoe.nn.conv import stacked
 from graphmoe.nn.conv.graph_input import GraphInput
+from graphmoe.nn.conv.seen_graphs import remembered
 from graphmoe.ops import gather_tokens, segment_matmul
-from graphmoe.ops.dispatch import DispatchPlan
+from graphmoe.ops.dispatch import DispatchPlan, is_plain_cpu
 from graphmoe.ops.edge_products import Edges, edge_sum, sort_edges
+from graphmoe.typing import OptTensor
 
 #: Up to so many times the width of a head, rows of the input are summed faster than all sources
 #: are transformed by every expert: measured with 8 experts and 12 edges a node.
@@ -53,7 +55,7 @@ def suits(experts: Sequence[Any], given: GraphInput) -> bool:
         and all(
             getattr(conv, name) == getattr(first, name) for conv in experts for name in _SETTINGS
         )
-        and str(first.fill_value) == str(experts[-1].fill_value)
+        and all(_fill(conv) == _fill(first) is not None for conv in experts)
         and first.aggr in ("add", "sum")
         and all((conv.bias is None) == (first.bias is None) for conv in experts)
         and given.source.dtype in (torch.float32, torch.float64)
@@ -61,11 +63,22 @@ def suits(experts: Sequence[Any], given: GraphInput) -> bool:
     )
 
 
+def _fill(conv: Any) -> str | None:
+    """What distinguishes the features of self-loops; ``None`` where looking is not free."""
+    fill = conv.fill_value
+    return None if isinstance(fill, Tensor) and not is_plain_cpu(fill) else str(fill)
+
+
 def attend(experts: Sequence[Any], given: GraphInput, plan: DispatchPlan) -> Tensor:
-    """The embeddings of all node–expert pairs ``[P, F]``, in the order of ``plan``."""
-    conv, given = experts[0], _with_loops(experts[0], given.with_plain_edges())
-    edges, edge = _expert_edges(given, plan)
-    alpha = _attention(experts, given, plan, edges, edge)
+    """The embeddings of all node–expert pairs ``[P, F]``, in the order of ``plan``.
+
+    Nothing is read back from the device: of an edge and a slot of its destination there is one for
+    each of the :math:`M k` combinations, whoever was chosen.
+    """
+    conv, given = experts[0], given.with_plain_edges()
+    graph = _with_loops(conv, given)
+    edges, edge = _expert_edges(graph.edges, plan)
+    alpha = _attention(experts, given, graph, plan, edges, edge)
     heads = [edge_sum(a, given.source, edges) for a in alpha.t().contiguous()]
     # [E, heads, C, D], as the convolutions keep them
     weight = _stack([_source_map(c).weight for c in experts], conv.heads)
@@ -85,31 +98,96 @@ def attend(experts: Sequence[Any], given: GraphInput, plan: DispatchPlan) -> Ten
     return out
 
 
-def _with_loops(conv: Any, given: GraphInput) -> GraphInput:
-    """Self-loops as GATConv adds them, on the whole graph."""
-    if not conv.add_self_loops:
-        return given
-    count = min(given.source.size(0), given.num_nodes)
-    edge_index, attr = remove_self_loops(given.edge_index, given.edge_attr)
-    edge_index, attr = add_self_loops(edge_index, attr, fill_value=conv.fill_value, num_nodes=count)
-    return given._replace(edge_index=edge_index, edge_attr=attr)
+class _Graph(NamedTuple):
+    """The edges of a graph, sorted, with self-loops as GATConv adds them.
+
+    Attributes:
+        edges: First those given ``[M]``, then one loop a node, all sorted.
+        place: Which of them each was before.
+        replaced: Loops that were given, which the others stand for; ``None`` if there are none.
+        loops: How many were added.
+    """
+
+    edges: Edges
+    place: Tensor
+    replaced: OptTensor
+    loops: int
 
 
-def _expert_edges(given: GraphInput, plan: DispatchPlan) -> tuple[Edges, Tensor]:
-    """Every edge once for each expert of its destination, and which edge each of them is."""
-    source, target = given.endpoints()
-    pair = plan.inverse.view(plan.num_tokens, plan.k).index_select(0, target).view(-1)
-    edge = torch.arange(source.size(0), device=source.device).repeat_interleave(plan.k)
-    if not plan.complete:
-        used = pair < plan.token.size(0)
-        pair, edge = pair[used], edge[used]
-    sizes = (plan.token.size(0), given.source.size(0))
-    edges, order = sort_edges(pair, source.index_select(0, edge), *sizes)
-    return edges, edge.index_select(0, order)
+def _with_loops(conv: Any, given: GraphInput) -> _Graph:
+    """Sorted once for a graph. Loops that were given stay, to be ignored: no number is asked for"""
+    sizes = (given.num_nodes, given.source.size(0))
+    loops = min(sizes) if conv.add_self_loops else 0
+
+    def make() -> _Graph:
+        source, target = given.endpoints()
+        node, replaced = torch.arange(loops, device=source.device), None
+        edges, place = sort_edges(torch.cat([target, node]), torch.cat([source, node]), *sizes)
+        if loops > 0:
+            replaced = F.pad(source == target, (0, loops)).index_select(0, place)
+            if is_plain_cpu(replaced) and not replaced.any():
+                replaced = None
+        return _Graph(edges, place, replaced, loops)
+
+    assert isinstance(given.edge_index, Tensor)
+    return remembered(given.edge_index, ("attention", sizes, loops, given.flow), make)
+
+
+def _expert_edges(edges: Edges, plan: DispatchPlan) -> tuple[Edges, Tensor]:
+    """Every edge once for each expert of its destination, and which edge each of them is.
+
+    A pair's edges are those of its node, which lie side by side: counting is enough, both to go
+    from edges sorted by destination to edges sorted by pair, and for those sorted by source.
+    """
+    pairs, slots = plan.token.size(0), plan.num_tokens * plan.k
+    degree = edges.start.diff().index_select(0, plan.token)
+    start = F.pad(degree.cumsum(0), (1, 0))
+    # Only on a CPU unused pairs were cut off, and there it is free to ask how many edges are left.
+    total = edges.row.size(0) * plan.k if pairs == slots else int(start[-1])
+    pair = torch.arange(pairs, device=degree.device)
+    row = pair.repeat_interleave(degree, output_size=total)
+    shift = edges.start.index_select(0, plan.token) - start.narrow(0, 0, pairs)
+    edge = torch.arange(total, device=degree.device) + shift.index_select(0, row)
+    col = edges.col.index_select(0, edge)
+    if edges.start_by_col.size(0) == 0:  # nothing is to be differentiated
+        return edges._replace(row=row, col=col, start=start), edge
+    inverse = plan.inverse
+    if not plan.complete and pairs == slots:  # unused pairs are there, and have edges
+        inverse = torch.empty_like(plan.order).scatter_(0, plan.order, pair)
+    nth = edges.by_col - edges.start.index_select(0, edges.row_by_col)
+    row_by_col = inverse.view(-1, plan.k).index_select(0, edges.row_by_col)
+    by_col = start.index_select(0, row_by_col.view(-1)).view_as(row_by_col) + nth.unsqueeze(1)
+    start_by_col = edges.start_by_col * plan.k
+    row_by_col, by_col = row_by_col.view(-1), by_col.view(-1)
+    if pairs < slots:
+        used = row_by_col < pairs
+        start_by_col = F.pad(used.cumsum(0), (1, 0)).index_select(0, start_by_col)
+        row_by_col, by_col = row_by_col[used], by_col[used]
+    return Edges(row, col, start, by_col, row_by_col, start_by_col), edge
+
+
+def _edge_features(conv: Any, given: GraphInput, graph: _Graph) -> Tensor:
+    """Features of the given edges and of the loops that were added."""
+    attr, edge_index = given.edge_attr, given.edge_index
+    assert attr is not None
+    if graph.loops == 0:
+        return attr
+    # Loops that were given are no part of what is filled in: they go to a node that is none.
+    nobody = given.num_nodes
+    ends = edge_index[1].masked_fill(edge_index[0] == edge_index[1], nobody)
+    _, filled = add_self_loops(
+        torch.stack([ends, ends]), attr, fill_value=conv.fill_value, num_nodes=nobody + 1
+    )
+    return filled.narrow(0, 0, attr.size(0) + graph.loops)
 
 
 def _attention(
-    experts: Sequence[Any], given: GraphInput, plan: DispatchPlan, edges: Edges, edge: Tensor
+    experts: Sequence[Any],
+    given: GraphInput,
+    graph: _Graph,
+    plan: DispatchPlan,
+    edges: Edges,
+    edge: Tensor,
 ) -> Tensor:
     """Attention of each head ``[S, heads]`` over the expert edges."""
     conv, num_experts = experts[0], len(experts)
@@ -126,10 +204,14 @@ def _attention(
         own = _pick(own, plan.token * num_experts + expert, conv.heads)
         score = score + _pick(own, edges.row, conv.heads)
     if given.edge_attr is not None and conv.lin_edge is not None:
-        attr = given.edge_attr.unsqueeze(-1).flatten(1).index_select(0, edge)
+        attr = _edge_features(conv, given, graph).unsqueeze(-1).flatten(1)
+        attr = attr.index_select(0, graph.place.index_select(0, edge))
         key = _keys([c.lin_edge for c in experts], [c.att_edge for c in experts])
         score = score + segment_matmul(attr, key.mT, edges.start[plan.offsets])
     score = F.leaky_relu(score, conv.negative_slope)
+    if graph.replaced is not None:
+        replaced = graph.replaced.index_select(0, edge)
+        score = score.masked_fill(replaced.unsqueeze(1), -torch.inf)
     alpha = softmax(score, edges.row, num_nodes=plan.token.size(0))
     return F.dropout(alpha, p=conv.dropout, training=conv.training)
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from graphmoe.ops.dispatch import DispatchPlan, is_plain_cpu
 
-#: What an expert makes of the rows ``start:stop`` of a plan: ``(expert, start, stop) -> [.., F]``.
-Embed = Callable[[int, int, int], Tensor]
+#: What an expert makes of the nodes it was given: ``(expert, tokens [n]) -> [n, F]``.
+Embed = Callable[[int, Tensor], Tensor]
 
 
 def may_take_turns(x: Tensor) -> bool:
@@ -37,23 +36,20 @@ def in_turn(embed: Embed, weight: Tensor, plan: DispatchPlan) -> Tensor:
     and added to the result before the next expert's are.
 
     Args:
-        embed: Embeds rows of the plan by one expert.
+        embed: Embeds the nodes of one expert, in the order of the plan.
         weight: Weight of each slot ``[N, k]``.
         plan: From :func:`~graphmoe.ops.dispatch_plan`.
     """
-    bounds = plan.offsets.tolist()
-    gates = weight.flatten().index_select(0, plan.order).unsqueeze(1)
+    sizes = plan.offsets.diff().tolist()
+    gates = weight.view(-1, 1).index_select(0, plan.order).split(sizes)
     out = None
-    for e, (start, stop) in enumerate(pairwise(bounds)):
-        if start == stop:
-            continue
-        rows = embed(e, start, stop)
-        rows = rows * gates[start:stop].to(rows.dtype)
+    for e, (token, gate) in enumerate(zip(plan.token.split(sizes), gates, strict=True)):
+        if sizes[e] == 0 and (out is not None or any(sizes)):
+            continue  # unless there is no node at all: the width has to come from an expert
+        rows = embed(e, token)
         if out is None:
             out = rows.new_zeros(plan.num_tokens, rows.size(1))
         # No token comes twice among one expert's, so the sum has one order.
-        out.index_add_(0, plan.token[start:stop], rows)
-    if out is None:  # no node at all: the width still has to come from an expert
-        rows = embed(0, 0, 0)
-        return rows.new_zeros(plan.num_tokens, rows.size(1))
+        out.index_add_(0, token, rows * gate.to(rows.dtype))
+    assert out is not None
     return out

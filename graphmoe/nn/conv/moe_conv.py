@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 from torch_geometric.nn import MessagePassing
@@ -20,6 +21,7 @@ from graphmoe.nn.conv.in_turn import in_turn, may_take_turns
 from graphmoe.nn.conv.partition import check_equal, is_foreign, is_one_hop, run_pieces
 from graphmoe.nn.routers.base import Router, check_routing
 from graphmoe.ops import combine, dispatch_plan, gather_tokens
+from graphmoe.ops.dispatch import is_plain_cpu
 from graphmoe.registry import routers
 from graphmoe.typing import Adj, OptTensor, Routing
 
@@ -45,10 +47,12 @@ class MoEConv(MessagePassing):
       for all; one grouped product over nodes sorted by expert does the rest. For GCNConv, SAGEConv,
       GraphConv, GINConv, GINEConv, SGConv and TAGConv, and what
       :func:`~graphmoe.nn.conv.update_adapter` adds.
-    - ``"edge"``: edges are divided by the experts of their destinations, and each expert runs on
-      its own piece of the graph. For convolutions of one hop whose messages depend on the expert,
-      such as GATConv. Under ``torch.compile``, and while an explainer masks edges, ``"dense"``
-      runs.
+    - ``"edge"``: edges are divided by the experts of their destinations. For convolutions of one
+      hop whose messages depend on the expert. GATConv attends for all experts at once, on any
+      device and under ``torch.compile``, unless its input is over 8 times as wide as a head. Any
+      other convolution runs on its own piece of the graph; to know how large that is, a device has
+      to be asked, so ``"dense"`` runs on all but a CPU, under ``torch.compile``, and while an
+      explainer masks edges.
     - ``"dense"``: all experts run on all nodes, and all but the chosen are multiplied by zero. The
       reference, for any convolution.
 
@@ -189,10 +193,11 @@ class MoEConv(MessagePassing):
         if self.compute == "dense" or (self._made_lazy and _is_lazy(self.experts)):
             return "dense"  # the first call of a lazy layer gives every expert its shapes
         if self.compute == "edge":
-            loops = given.is_pair and any(getattr(e, "add_self_loops", 0) for e in self.experts)
-            loops = loops and not suits(self._convs, given)
             masked = any(getattr(conv, "explain", False) for conv in self.experts)
-            return "dense" if loops or masked or torch.compiler.is_compiling() else "edge"
+            if not masked and suits(self._convs, given):
+                return "edge"
+            loops = given.is_pair and any(getattr(e, "add_self_loops", 0) for e in self.experts)
+            return "dense" if loops or masked or not is_plain_cpu(given.source) else "edge"
         assert self._adapter is not None
         tracing = torch.compiler.is_compiling()
         return "dense" if tracing and not self._adapter.traceable(self._convs) else "update"
@@ -200,27 +205,25 @@ class MoEConv(MessagePassing):
     def _update(self, given: GraphInput, routing: Routing) -> Tensor:
         adapter = self._adapter
         assert adapter is not None
-        everybody = [e for e in (*self.experts, self.shared_expert) if e is not None]
+        convs = self._convs
+        everybody = convs if self.shared_expert is None else [*convs, self.shared_expert]
         parts = adapter.aggregate(everybody, given)
         plan = dispatch_plan(routing.index, self.num_experts, routing.mask)
         if may_take_turns(parts[0]):
+            spans = F.pad(plan.offsets.diff().unsqueeze(1), (1, 0)).unbind()
 
-            def embed(expert: int, start: int, stop: int) -> Tensor:
-                token = plan.token[start:stop]
-                rows = tuple(part.index_select(0, token) for part in parts)
-                return self._update_by_one(self.experts[expert], rows)
+            def embed(e: int, token: Tensor) -> Tensor:
+                rows = tuple([part.index_select(0, token) for part in parts])
+                return adapter.update([convs[e]], rows, spans[e])
 
             out = in_turn(embed, routing.weight, plan)
         else:
             rows = tuple(gather_tokens(part, plan) for part in parts)
-            out = combine(adapter.update(self._convs, rows, plan.offsets), routing.weight, plan)
-        shared = self.shared_expert
-        return out if shared is None else out + self._update_by_one(shared, parts)
-
-    def _update_by_one(self, expert: nn.Module, rows: tuple[Tensor, ...]) -> Tensor:
-        assert self._adapter is not None
-        everyone = torch.tensor([0, rows[0].size(0)], device=rows[0].device)
-        return self._adapter.update([expert], rows, everyone)
+            out = combine(adapter.update(convs, rows, plan.offsets), routing.weight, plan)
+        if self.shared_expert is None:
+            return out
+        everyone = torch.tensor([0, out.size(0)], device=out.device)
+        return out + adapter.update([self.shared_expert], parts, everyone)
 
     def _edge(self, given: GraphInput, routing: Routing) -> Tensor:
         plan = dispatch_plan(routing.index, self.num_experts, routing.mask)
