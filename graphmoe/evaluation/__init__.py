@@ -1,5 +1,10 @@
-"""Few-shot evaluation: who takes part, what it scores, and what it has to beat."""
+"""Few-shot evaluation: who takes part, what it scores, and what it has to beat.
 
+And how well recommenders rank: :mod:`~graphmoe.evaluation.ranking`, compared by
+:mod:`~graphmoe.evaluation.bootstrap`.
+"""
+
+from graphmoe.evaluation.bootstrap import PairedBootstrap, paired_bootstrap
 from graphmoe.evaluation.fewshot import FewShotResult, Method, OnTask, evaluate_methods
 from graphmoe.evaluation.floors import logistic_probs, operator_pool_probs, propagated_features
 from graphmoe.evaluation.members import (
@@ -10,14 +15,22 @@ from graphmoe.evaluation.members import (
     random_experts,
 )
 from graphmoe.evaluation.metrics import Score, f1, mean_std, paired_interval, relative_entropy
+from graphmoe.evaluation.ranking import RankingResult, evaluate_ranking, evaluate_scores
+from graphmoe.evaluation.top_items import ItemsOfUsers, dot_product_tiles, rank
 
 __all__ = [
     "FewShotResult",
+    "ItemsOfUsers",
     "Member",
     "Method",
     "OnTask",
+    "PairedBootstrap",
+    "RankingResult",
     "Score",
+    "dot_product_tiles",
     "evaluate_methods",
+    "evaluate_ranking",
+    "evaluate_scores",
     "expert_members",
     "f1",
     "logistic_probs",
@@ -25,8 +38,10 @@ __all__ = [
     "member_prior",
     "operator_members",
     "operator_pool_probs",
+    "paired_bootstrap",
     "paired_interval",
     "propagated_features",
     "random_experts",
+    "rank",
     "relative_entropy",
 ]

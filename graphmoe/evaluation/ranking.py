@@ -218,7 +218,7 @@ def evaluate_scores(
             f"{interactions.name} has no {part} interactions with items that are new to their "
             "user, expected some to evaluate on"
         )
-    top = rank(score, users.to(device), max(ks), known.to(device), block)
+    top = rank(score, users.to(device), max(ks), known.to(device), block, size[1])
     row, item = held.pairs_of(users)
     return RankingResult(
         ks=tuple(sorted(set(ks))),

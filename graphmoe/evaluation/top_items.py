@@ -54,6 +54,7 @@ def rank(
     k: int,
     exclude: ItemsOfUsers | None = None,
     block: int = 512,
+    num_items: int | None = None,
 ) -> Tensor:
     r"""The ``k`` items of highest score of each user, best first; equal scores go by item id.
 
@@ -67,6 +68,7 @@ def rank(
         k: How many items; may be more than there are.
         exclude: Items that are never recommended to a user.
         block: Users at a time.
+        num_items: How many items there must be scores for; ``None``: any number.
 
     Returns:
         Items :math:`(V, k)`; -1 where a user has no further item that may be recommended. Items
@@ -80,15 +82,22 @@ def rank(
     found = torch.full((len(users), k), -1, dtype=torch.int64)
     for begin in range(0, len(users), block):
         some = users[begin : begin + block]
-        best = best_of_tiles(_tiles(score(some)), some, k, exclude)
+        best = best_of_tiles(_tiles(score(some)), some, k, exclude, num_items)
         found[begin : begin + block, : best.size(1)] = best.cpu()
     return found
 
 
 def best_of_tiles(
-    tiles: Iterable[Tensor], users: Tensor, k: int, exclude: ItemsOfUsers | None
+    tiles: Iterable[Tensor],
+    users: Tensor,
+    k: int,
+    exclude: ItemsOfUsers | None = None,
+    num_items: int | None = None,
 ) -> Tensor:
-    """The best items of one block of users, shape (b, at most k), -1 where there are no more."""
+    """The best items of one block of users, shape (b, at most k), -1 where there are no more.
+
+    The arguments are those of :func:`rank`.
+    """
     row, item = exclude.pairs_of(users) if exclude is not None else (None, None)
     best: tuple[Tensor, Tensor] | None = None
     begin = 0
@@ -116,6 +125,10 @@ def best_of_tiles(
             index = torch.cat([best[1], index], dim=1).gather(1, order)
             values, index = values[:, :k], index[:, :k]
         best = values, index
+    if num_items is not None and begin != num_items:
+        raise DataError(
+            f"expected scores with one column for each of {num_items} items, got {begin}"
+        )
     if best is None:
         return users.new_empty(len(users), 0)
     return best[1].masked_fill(best[0] == -torch.inf, -1)
@@ -125,12 +138,13 @@ def top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The ``k`` largest scores of each row and their columns; of equal scores the first columns.
 
     ``torch.topk`` leaves open which of equal scores it takes. Rows where that matters are found
-    by one more column, and only they are done again.
+    by one more column, and only they are done again. NaN comes first.
     """
     k = min(k, scores.size(1))
     more = min(k + 1, scores.size(1))
     values, index = scores.topk(more, dim=1)
-    tied = (values[:, 1:] == values[:, :-1]).any(dim=1).nonzero()[:, 0]
+    tied = (values[:, 1:] == values[:, :-1]).any(dim=1) & ~values[:, :1].isnan().any(dim=1)
+    tied = tied.nonzero()[:, 0]
     values, index = values[:, :k], index[:, :k]
     if len(tied):
         values, index = values.contiguous(), index.contiguous()
