@@ -18,6 +18,7 @@ from graphmoe.config.pretrain import (
     RunSection,
     ViewsSection,
 )
+from graphmoe.config.recommend import RecommendConfig, check_recommender
 
 __all__ = [
     "DataSection",
@@ -28,8 +29,10 @@ __all__ = [
     "PretrainConfig",
     "PriorSection",
     "PrototypeSection",
+    "RecommendConfig",
     "RunSection",
     "TaskExpertSection",
     "ViewsSection",
+    "check_recommender",
     "load_config",
 ]

@@ -26,32 +26,35 @@ class RunLogs:
     disk.
 
     Args:
-        bank: The bank's folder.
-        name: The expert's name.
+        bank: The bank's folder, or that of a run.
+        name: The expert's name, or that of the training.
+        columns: What is written of each epoch.
     """
 
-    def __init__(self, bank: Path, name: str) -> None:
+    def __init__(
+        self, bank: Path, name: str, columns: Sequence[str] = ("loss", "best_loss")
+    ) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        self.folder = bank / LOGS / name
+        self.folder, self.columns = bank / LOGS / name, tuple(columns)
         self._event, self._flushed = Event, time.monotonic()
         with storage_errors(self.folder, "write"):
             shutil.rmtree(self.folder, ignore_errors=True)
             place = self.folder / "tensorboard"
             place.mkdir(parents=True)
             self._csv: TextIO = open(self.folder / "metrics.csv", "w")  # noqa: SIM115
-            print("epoch", "loss", "best_loss", sep=",", file=self._csv)
+            print("epoch", *self.columns, sep=",", file=self._csv)
             events = f"events.out.tfevents.{int(time.time())}.{platform.node()}"
             self._records: Any = RecordWriter(open(place / events, "wb"))  # noqa: SIM115
             self._record(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
-    def write(self, epoch: int, loss: float, best: float) -> None:
+    def write(self, epoch: int, *figures: float) -> None:
         """Write the figures of one epoch (counted from 1); they reach the disk within a second."""
         with storage_errors(self.folder, "write"):
-            print(epoch, loss, best, sep=",", file=self._csv)
+            print(epoch, *figures, sep=",", file=self._csv)
             event = self._event(wall_time=time.time(), step=epoch)
-            for tag, value in (("loss", loss), ("best_loss", best)):
+            for tag, value in zip(self.columns, figures, strict=True):
                 event.summary.value.add(tag=tag, simple_value=value)
             self._record(event)
             if time.monotonic() - self._flushed > 1:

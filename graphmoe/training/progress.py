@@ -65,9 +65,15 @@ class Display:
             )
 
     def _progress(
-        self, index: int, epoch: int, loss: float, best_loss: float, seconds: float
+        self,
+        index: int,
+        epoch: int,
+        seconds: float,
+        loss: float = 0.0,
+        best_loss: float = 0.0,
+        note: str | None = None,
     ) -> None:
-        note = f"loss {loss:.4f}, best {best_loss:.4f}"
+        note = f"loss {loss:.4f}, best {best_loss:.4f}" if note is None else note
         if self._bars is not None:
             self._bars.update(self._rows[index], completed=epoch, note=note)
             return
@@ -99,6 +105,8 @@ def _summary(outcome: Outcome) -> str:
     result = outcome.value
     if result.skipped:
         return "already there"
+    if hasattr(result, "summary"):
+        return f"done: {result.summary}"
     metrics = result.manifest.metrics
     return f"done: loss {metrics['loss']:.4f} at epoch {metrics['best_epoch']:.0f}"
 

@@ -16,6 +16,7 @@ from graphmoe.training.device import limited_threads, resolve_device
 from graphmoe.training.interrupts import StopRequest, stop_on_signal
 from graphmoe.training.loop import Loop, OnEpoch, finite
 from graphmoe.training.memory import reused_memory
+from graphmoe.training.recommend_log import check_record
 from graphmoe.training.sampling import NegativeSampler
 from graphmoe.training.settings import SaveSettings
 from graphmoe.training.state import Checkpointer, TrainingState
@@ -103,7 +104,7 @@ class RecommendLoop(Loop):
             "loss": loss,
             **{f"loss/{name}": value for name, value in terms.items()},
             **{f"valid/{name}": value for name, value in figures.items()},
-            **{name: _plain(value) for name, value in noted.items()},
+            **noted,
             "gradient_norm": gradient,
             "may_stop": may_stop,
             "train_seconds": round(trained - began, 4),
@@ -111,7 +112,7 @@ class RecommendLoop(Loop):
             "peak_mb": peak_memory(),
         }
         weights = self.objective.state_dict()
-        state.note(loss, weights, figures[self.metric], record, may_stop)
+        state.note(loss, weights, figures[self.metric], check_record(record), may_stop)
 
     def _steps(self, sampler: NegativeSampler) -> tuple[dict[str, float], float]:
         """Mean of each term of the loss, and the gradient's norm at the last step."""
@@ -228,7 +229,8 @@ def ranking_validation(model: nn.Module, interactions: Interactions, metric: str
     name, _, cut = metric.partition("@")
     if name not in ("recall", "ndcg") or not cut.isdigit() or int(cut) < 1:
         raise ConfigError(f"unknown metric {metric!r}: expected recall@K or ndcg@K, as recall@20")
-    return lambda: evaluate_ranking(model, interactions, "valid", ks=(int(cut),)).mean()
+    ranker: Any = model
+    return lambda: evaluate_ranking(ranker, interactions, "valid", ks=(int(cut),)).mean()
 
 
 def peak_memory() -> float:
@@ -238,10 +240,3 @@ def peak_memory() -> float:
     except ImportError:  # Windows
         return 0.0
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
-
-
-def _plain(value: Any) -> Any:
-    """A figure of a model as a JSON value."""
-    if isinstance(value, Tensor):
-        return value.tolist()
-    return value

@@ -16,11 +16,11 @@ from graphmoe.training.progress import Display, print_summary
 from graphmoe.training.task import PretrainTask, pretrain_task
 
 
-class PretrainError(GraphMoEError):
-    """Some graphs of a run failed; the others are in the bank.
+class RunError(GraphMoEError):
+    """Some of several trainings failed; the others are finished.
 
     Attributes:
-        errors: Name of the graph to what went wrong.
+        errors: Name of the training to what went wrong.
     """
 
     def __init__(self, message: str, errors: dict[str, Exception]) -> None:
@@ -28,6 +28,10 @@ class PretrainError(GraphMoEError):
         self.errors = errors
         codes = {getattr(error, "exit_code", 1) for error in errors.values()}
         self.exit_code = codes.pop() if len(codes) == 1 else 1
+
+
+class PretrainError(RunError):
+    """Some graphs of a run failed; the others are in the bank."""
 
 
 def run_pretraining(
@@ -60,11 +64,26 @@ def run_pretraining(
         draw_losses(curves, out / LOGS / "loss.png")
     if progress:
         print_summary(names, outcomes, sys.stdout)
-    _judge(names, outcomes, out)
+    judge(names, outcomes, out)
     rebuild_index(out)  # an earlier run may have been killed just before it
 
 
-def _judge(names: Sequence[str], outcomes: Sequence[Outcome], out: Path) -> None:
+def judge(
+    names: Sequence[str],
+    outcomes: Sequence[Outcome],
+    out: Path,
+    kinds: tuple[str, str] = ("graphs", "experts"),
+    error: type[RunError] = PretrainError,
+) -> None:
+    """Raise what went wrong with a run, if anything did.
+
+    Args:
+        names: Of its trainings.
+        outcomes: What became of each.
+        out: Where what is finished is.
+        kinds: What is trained on, and what comes of it.
+        error: Raised where some of several failed.
+    """
     errors = {
         name: outcome.error
         for name, outcome in zip(names, outcomes, strict=True)
@@ -78,7 +97,7 @@ def _judge(names: Sequence[str], outcomes: Sequence[Outcome], out: Path) -> None
     if stopped:
         faults = "".join(f"; {name} failed: {error}" for name, error in failed.items())
         raise TrainingInterruptedError(
-            f"interrupted: {done} of {len(names)} experts are finished in {out}, "
+            f"interrupted: {done} of {len(names)} {kinds[1]} are finished in {out}, "
             f"unfinished: {', '.join(stopped)}{faults}"
         )
     if not failed:
@@ -87,6 +106,7 @@ def _judge(names: Sequence[str], outcomes: Sequence[Outcome], out: Path) -> None
     if len(names) == 1:
         raise first
     lines = "".join(f"\n  {name}: {error}" for name, error in failed.items())
-    raise PretrainError(
-        f"{len(failed)} of {len(names)} graphs failed, {done} are finished in {out}:{lines}", failed
+    raise error(
+        f"{len(failed)} of {len(names)} {kinds[0]} failed, {done} are finished in {out}:{lines}",
+        failed,
     ) from first

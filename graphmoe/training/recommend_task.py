@@ -1,0 +1,325 @@
+"""One recommender from its data to its folder: what a worker does."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from graphmoe.checkpoint.files import (
+    create_bytes,
+    make_folder,
+    new_folder,
+    recover,
+    sha256,
+)
+from graphmoe.checkpoint.manifest import library_versions
+from graphmoe.checkpoint.sealed import dump_sealed, load_sealed
+from graphmoe.checkpoint.store import training_lock
+from graphmoe.checkpoint.tensors import dump_tensors
+from graphmoe.errors import ConfigError, DataError
+from graphmoe.training.device import limited_threads
+from graphmoe.training.interrupts import StopRequest, TrainingInterruptedError
+from graphmoe.training.logs import RunLogs
+from graphmoe.training.recommend import RecommendSettings, train_recommender
+from graphmoe.training.settings import SaveSettings
+from graphmoe.training.state import Checkpointer, TrainingState, differences, dump_records
+
+if TYPE_CHECKING:
+    from graphmoe.data.interactions import Interactions
+    from graphmoe.evaluation.ranking import RankingResult
+    from graphmoe.nn.recommend import Recommender
+
+FORMAT, VERSION = "graphmoe-recommender", 1
+MODEL, WEIGHTS, METRICS = "model.json", "model.safetensors", "metrics.json"
+EPOCHS, USERS = "epochs.jsonl", "users.safetensors"
+#: Seconds between two words on a training's progress.
+EMIT_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class RecommendTask:
+    """The making of one recommender.
+
+    Attributes:
+        name: Of its folder in the run.
+        out: The run's folder.
+        interactions: The data, or the arguments of
+            :func:`graphmoe.data.interactions.load_interactions`.
+        model: Name in :data:`graphmoe.registry.recommenders`.
+        hyper: Its hyper-parameters.
+        settings: What else decides about its weights.
+        seed: Of everything random.
+        ks: Cut-offs that it is evaluated at.
+        parts: Parts of the data that it is evaluated on.
+        device: Where it runs.
+        resume: Go on where an earlier run stopped.
+        overwrite: Replace what is there.
+        save: How often the state is saved.
+    """
+
+    name: str
+    out: Path
+    interactions: Any
+    model: str
+    hyper: dict[str, Any] = field(default_factory=dict)
+    settings: RecommendSettings = field(default_factory=RecommendSettings)
+    seed: int = 0
+    ks: tuple[int, ...] = (10, 20, 100)
+    parts: tuple[str, ...] = ("valid", "test")
+    device: str = "cpu"
+    resume: bool = False
+    overwrite: bool = False
+    save: SaveSettings = field(default_factory=SaveSettings)
+
+    @property
+    def folder(self) -> Path:
+        """Where the recommender comes to be."""
+        return self.out / self.name
+
+    def identity(self, fingerprint: str) -> dict[str, Any]:
+        """Everything that decides about the figures: equal identity, equal recommender."""
+        return {
+            "model": self.model,
+            "hyper": json.loads(json.dumps(self.hyper)),
+            "settings": self.settings.to_json(),
+            "seed": self.seed,
+            "data": fingerprint,
+            "ks": list(self.ks),
+            "parts": list(self.parts),
+        }
+
+
+@dataclass(frozen=True)
+class RecommendOutcome:
+    """What became of a task: the recommender itself is in its folder.
+
+    Attributes:
+        metrics: What ``metrics.json`` says.
+        scores: The validation score of each epoch; empty where nothing was trained now.
+        skipped: It was finished before.
+    """
+
+    metrics: dict[str, Any]
+    scores: tuple[float, ...] = ()
+    skipped: bool = False
+
+    @property
+    def summary(self) -> str:
+        """For a line on the screen."""
+        part = next((p for p in ("test", "valid") if p in self.metrics), None)
+        if part is None:
+            return "nothing to evaluate on"
+        means = [(k, v) for k, v in self.metrics[part].items() if k.startswith(("recall", "ndcg"))]
+        said = ", ".join(f"{key} {value:.4f}" for key, value in means if key.endswith("@20"))
+        return f"{part} {said or means[0]}, {self.metrics['training']['epochs']} epochs"
+
+
+def recommend_task(
+    task: RecommendTask, emit: Callable[[dict[str, Any]], None], stop: StopRequest
+) -> RecommendOutcome:
+    """Load, train, evaluate and write.
+
+    Args:
+        task: What to do.
+        emit: Called with ``epoch``, ``seconds`` and ``note`` a few times a second.
+        stop: When set, the training saves its state and stops.
+    """
+    from graphmoe.nn.recommend import InteractionGraph
+
+    with ExitStack() as stack:
+        stack.enter_context(limited_threads(task.settings.threads))
+        data = interactions_of(task.interactions)
+        identity = task.identity(data.fingerprint())
+        make_folder(task.out)
+        stack.enter_context(training_lock(task.out, task.name, "{} of the run"))
+        finished = find_finished(task, identity)
+        if finished is not None:
+            return finished
+        checkpointer = Checkpointer(task.folder, {**identity, "device": task.device})
+        if task.overwrite and not (task.resume and checkpointer.fits()):
+            checkpointer.clear()
+        if stop:
+            raise TrainingInterruptedError("stopped before the first epoch")
+        model = build_recommender(
+            task.model, task.hyper, InteractionGraph.from_interactions(data), task.seed
+        )
+        watch = _Watch(task, emit)
+        stack.callback(watch.close)
+        state = train_recommender(
+            model,
+            data,
+            task.settings,
+            seed=task.seed,
+            device=task.device,
+            checkpointer=checkpointer,
+            save=task.save,
+            on_epoch=watch,
+            stop=stop,
+        )
+        metrics = _write(task, identity, model, data, state)
+        return RecommendOutcome(metrics, tuple(state.scores))
+
+
+def interactions_of(source: Any) -> Interactions:
+    """The data itself, loaded where ``source`` is the arguments of a loading."""
+    from graphmoe.data.interactions import load_interactions
+
+    return load_interactions(**source) if isinstance(source, dict) else source
+
+
+def build_recommender(name: str, hyper: dict[str, Any], graph: Any, seed: int = 0) -> Recommender:
+    """A fresh recommender; the global random state of torch is left as it was.
+
+    Raises:
+        ConfigError: An argument does not fit.
+    """
+    import graphmoe.nn.recommend  # noqa: F401 (its classes register themselves)
+    from graphmoe.registry import recommenders
+
+    found = recommenders.lookup(name)
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        try:
+            return found(graph, **hyper)
+        except DataError:
+            raise
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"model {name}: {error}") from None
+
+
+def find_finished(task: RecommendTask, identity: dict[str, Any]) -> RecommendOutcome | None:
+    """The finished recommender of that identity; ``None``: there is still something to train.
+
+    Raises:
+        ConfigError: Another one is in the way.
+    """
+    recover(task.folder)
+    if not (task.folder / MODEL).exists() or (task.overwrite and not task.resume):
+        return None
+    changed = differences(load_sealed(task.folder / MODEL)["identity"], identity)
+    if not changed and task.resume:
+        return RecommendOutcome(load_sealed(task.folder / METRICS), skipped=True)
+    if task.overwrite:
+        return None
+    what = f"was trained with other settings: {'; '.join(changed)}" if changed else "is finished"
+    raise ConfigError(
+        f"{task.folder} {what}; resume to keep what is finished (--resume), overwrite to train "
+        "again (--overwrite), or choose another folder"
+    )
+
+
+def _write(
+    task: RecommendTask,
+    identity: dict[str, Any],
+    model: Recommender,
+    data: Interactions,
+    state: TrainingState,
+) -> dict[str, Any]:
+    """Evaluate, and put everything into the folder in one move; the saved state goes with it."""
+    metrics, users = evaluate_parts(model, data, task.parts, task.ks)
+    metrics["training"] = {
+        "epochs": state.epoch,
+        "best_epoch": state.best_epoch + 1,
+        "best": state.best_score if state.scores else None,
+        "seconds": round(state.seconds, 3),
+    }
+    files = {
+        WEIGHTS: dump_tensors(model.state_dict()),
+        METRICS: dump_sealed(metrics),
+        EPOCHS: dump_records(state.records),
+        USERS: dump_tensors(users),
+    }
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "class": type(model).__name__,
+        "hyper": identity["hyper"],
+        "num_users": data.num_users,
+        "num_items": data.num_items,
+        "identity": identity,
+        "versions": library_versions(),
+        "files": {name: {"sha256": sha256(d), "size": len(d)} for name, d in files.items()},
+    }
+    with new_folder(task.folder) as temporary:
+        for name, content_of in files.items():
+            create_bytes(temporary / name, content_of)
+        create_bytes(temporary / MODEL, dump_sealed(content))
+    return metrics
+
+
+def evaluate_parts(
+    model: Recommender, data: Interactions, parts: tuple[str, ...], ks: tuple[int, ...]
+) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Figures of each part that has interactions, and those of its users, for paired tests."""
+    from graphmoe.evaluation.ranking import evaluate_ranking
+
+    figures: dict[str, Any] = {}
+    users: dict[str, torch.Tensor] = {}
+    for part in parts:
+        if not len(data.part(part)[0]):  # type: ignore[arg-type]
+            continue
+        began = time.perf_counter()
+        result: RankingResult = evaluate_ranking(model, data, part, ks)  # type: ignore[arg-type]
+        figures[part] = plain(result.to_dict())
+        figures[part]["seconds"] = round(time.perf_counter() - began, 3)
+        users[f"{part}.user"] = result.users
+        for k in ks:
+            users[f"{part}.recall@{k}"] = result.recall(k)
+            users[f"{part}.ndcg@{k}"] = result.ndcg(k)
+    return figures, users
+
+
+def plain(value: Any) -> Any:
+    """``value`` as JSON takes it: what is no number becomes ``None``."""
+    if isinstance(value, dict):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+class _Watch:
+    """Writes the logs and speaks of the progress, epoch by epoch."""
+
+    def __init__(self, task: RecommendTask, emit: Callable[[dict[str, Any]], None]) -> None:
+        self.task, self.emit = task, emit
+        self.logs: RunLogs | None = None
+        self.spoken = 0.0
+
+    def __call__(self, state: TrainingState) -> None:
+        if self.logs is None:
+            self.logs = RunLogs(self.task.out, self.task.name, _numbers(state.records[-1]))
+            new = state.records  # a resumed training writes its earlier epochs again
+        else:
+            new = state.records[-1:]
+        for record in new:
+            # What is not finite is None in a record.
+            numbers = (record[key] for key in self.logs.columns)
+            self.logs.write(record["epoch"], *(math.nan if n is None else n for n in numbers))
+        now = time.monotonic()
+        if now - self.spoken >= EMIT_SECONDS:
+            self.spoken = now
+            metric = self.task.settings.metric
+            note = f"{metric} {state.scores[-1]:.4f}, best {state.best_score:.4f}"
+            self.emit({"epoch": state.epoch, "seconds": state.seconds, "note": note})
+
+    def close(self) -> None:
+        if self.logs is not None:
+            self.logs.close()
+
+
+def _numbers(record: dict[str, Any]) -> list[str]:
+    """Names of the single numbers of an epoch's record."""
+    return [key for key, value in record.items() if key != "epoch" and _is_number(value)]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
