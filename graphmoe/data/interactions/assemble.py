@@ -42,11 +42,12 @@ def assemble(
     ratios: Sequence[float] = RATIOS,
     seed: int = 0,
     item_order: np.ndarray | None = None,
+    users: np.ndarray | None = None,
 ) -> Interactions:
     """Number the ids, merge repeated pairs, split, and line the features up with the items.
 
     The items are all that the interactions or the features name; those without interactions are
-    cold, as a new item is. Users are those with interactions.
+    cold, as a new item is. Users are those with interactions, and those named beside.
 
     A pair of user and item that occurs again is kept once, the earliest: first by part (a pair
     that is trained on is never tested on; only for the given split), then by time, then by place
@@ -60,6 +61,7 @@ def assemble(
         seed: The same.
         item_order: Cleaned ids of the items in the order of the rows of features without ids.
             (default: row r is item r)
+        users: Cleaned ids of users who may have no interactions.
 
     Raises:
         DataError: The source contradicts itself or lacks what is needed.
@@ -76,7 +78,7 @@ def assemble(
     named = [*rows.values()] if item_order is None else [item_order, *rows.values()]
     item_ids, (item, *places) = number_ids([log.item, *named])
     places = places[len(named) - len(rows) :]
-    user_ids, (user,) = number_ids([log.user])
+    user_ids, (user, *_) = number_ids([log.user] if users is None else [log.user, users])
     if len(item_ids) < 2:
         raise DataError(f"{log.where}: there is one item only, so there is nothing to choose from")
 
@@ -94,7 +96,7 @@ def assemble(
     if not (part == 0).any():
         raise DataError(f"{log.where}: no interaction is in the training part")
     user, item = user[kept], item[kept]
-    notes += _notes_on_parts(user, item, part, len(user_ids))
+    facts = _facts_of_parts(user, item, part, len(user_ids))
 
     modalities = {}
     for (name, raw), place in zip(features.items(), places, strict=True):
@@ -103,6 +105,8 @@ def assemble(
             notes.append(f"the features of {name!r} are the same for every item: they tell nothing")
     for note in notes:
         logger.warning("%s: %s", log.name, note)
+    for fact in facts:
+        logger.info("%s: %s", log.name, fact)
     order = np.lexsort((item, user))
     return Interactions(
         name=log.name,
@@ -113,7 +117,7 @@ def assemble(
         user_ids=user_ids,
         item_ids=item_ids,
         modalities=modalities,
-        notes=tuple(notes),
+        notes=(*notes, *facts),
     )
 
 
@@ -173,19 +177,19 @@ def _first_of_each_pair(
     return np.sort(order[first])
 
 
-def _notes_on_parts(user: np.ndarray, item: np.ndarray, part: np.ndarray, users: int) -> list[str]:
-    notes = [
+def _facts_of_parts(user: np.ndarray, item: np.ndarray, part: np.ndarray, users: int) -> list[str]:
+    facts = [
         f"no interaction is in the {name} part"
         for number, name in enumerate(PARTS)
         if not (part == number).any()
     ]
     trained = part == 0
     if idle := users - len(np.unique(user[trained])):
-        notes.append(f"{idle} of {users} users have no training interaction")
+        facts.append(f"{idle} of {users} users have no training interaction")
     known = np.isin(item, item[trained])
     if unseen := int((~known & ~trained).sum()):
-        notes.append(f"{unseen} held-out interactions are with items never seen in training")
-    return notes
+        facts.append(f"{unseen} held-out interactions are with items never seen in training")
+    return facts
 
 
 def _aligned(raw: ItemFeatures, place: np.ndarray, items: int) -> Modality:

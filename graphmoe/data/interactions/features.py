@@ -73,8 +73,8 @@ def _read_with_ids(path: Path) -> tuple[Any, str]:
         table = read_table(path)
         return table, _find_id_column(list(table.columns), path)
     column = _find_id_column(read_header(path), path)
-    options = {"converters": {column: str.strip}, "low_memory": False}
-    return read_table(path, header=True, **options), column
+    as_text = {column: str.strip}
+    return read_table(path, header=True, converters=as_text, low_memory=False), column
 
 
 def _find_id_column(columns: list[str], path: Path) -> str:

@@ -81,7 +81,7 @@ def tfidf_words(texts: Sequence[str], max_words: int = MAX_WORDS) -> np.ndarray:
 
 def _sentences(texts: list[str], model: str) -> np.ndarray:
     try:
-        from sentence_transformers import SentenceTransformer
+        from sentence_transformers import SentenceTransformer  # type: ignore[import-not-found]
     except (ImportError, OSError) as error:
         missing = MissingExtraError.for_extra("sentence-transformers", "text")
         raise MissingExtraError(f"{missing}, or choose text_encoder='tfidf'") from error
