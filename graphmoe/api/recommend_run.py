@@ -180,15 +180,20 @@ def read_file(folder: Path, name: str, content: dict[str, Any]) -> dict[str, Ten
 def summarise(run: PathLike, config: RecommendConfig) -> dict[str, Any]:
     """Figures of each seed, and their mean and deviation over seeds."""
     each = {str(s): load_sealed(Path(run) / folder_of(s) / METRICS) for s in config.seeds}
+    return {"model": config.model.name, "seeds": each, "mean": spread_of(each)}
+
+
+def spread_of(each: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Mean and deviation over seeds of every figure that is a number, by part."""
     parts = [part for part in ("valid", "test") if all(part in m for m in each.values())]
-    mean: dict[str, Any] = {}
+    mean: dict[str, dict[str, Any]] = {}
     for part in parts:
         mean[part] = {}
         for name in next(iter(each.values()))[part]:
             values = [m[part][name] for m in each.values()]
             if all(isinstance(v, (int, float)) for v in values) and name != "seconds":
                 mean[part][name] = spread(values)
-    return {"model": config.model.name, "seeds": each, "mean": mean}
+    return mean
 
 
 def spread(values: list[float]) -> dict[str, float | None]:

@@ -18,6 +18,9 @@ __all__ = ["main"]
 #: What the shell expects of a program that was interrupted: 128 + SIGINT.
 INTERRUPTED = 130
 
+#: Commands that go on where they stopped when asked to (``--resume``).
+RESUMABLE = ("pretrain", "recommend train")
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command.
@@ -67,7 +70,7 @@ def _in_words(error: Exception) -> str:
 def _interrupted(command: str, interruption: BaseException, arguments: list[str]) -> str:
     """What an interrupted command leaves behind, and how to go on."""
     what = str(interruption).rstrip(".") or "interrupted; what was finished is kept"
-    if command != "pretrain":
+    if command not in RESUMABLE:
         return f"graphmoe: {what}"
     again = [*arguments, *([] if "--resume" in arguments else ["--resume"])]
     return f"graphmoe: {what}; go on with: {shlex.join(['graphmoe', *again])}"

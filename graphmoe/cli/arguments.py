@@ -13,7 +13,7 @@ from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from graphmoe import __version__
-from graphmoe.config import FuseConfig, PretrainConfig, load_config
+from graphmoe.config import FuseConfig, PretrainConfig, RecommendConfig, load_config
 from graphmoe.config.base import RunConfig, Section
 from graphmoe.errors import nearest
 
@@ -63,9 +63,34 @@ def build_parser() -> Parser:
     _leaf(experts, "rm", "remove experts", _bank, _names)
     _leaf(experts, "import", "add weights published by the method's authors", _bank, _file)
 
+    recommend = _branch(
+        top, "recommend", "recommend items to users, from interactions and features"
+    )
+    _leaf(
+        recommend,
+        "train",
+        "train a recommender for each seed, and evaluate it",
+        _recommend_train,
+        example="graphmoe recommend train tiktok --model.name LightGCN --seeds 0,1,2 --out run",
+    )
+    _leaf(
+        recommend,
+        "evaluate",
+        "rank all items for all users of a run, and compare runs",
+        _recommend_evaluate,
+        example="graphmoe recommend evaluate run --against other",
+    )
+    _leaf(
+        recommend,
+        "predict",
+        "write the best items of each user, and what each part of the model gave",
+        _recommend_predict,
+        example="graphmoe recommend predict run --users u7,u9 --top 5 --out best.csv",
+    )
+
     data = _branch(top, "data", "which graphs there are, and what is in them")
-    _leaf(data, "ls", "list the graphs that have a name", _data_root)
-    _leaf(data, "stats", "print what was understood of a graph", _graph, _data_root)
+    _leaf(data, "ls", "list the graphs and interactions that have a name", _data_root)
+    _leaf(data, "stats", "print what was understood of a graph", _stats, _data_root)
     _leaf(data, "validate", "list every fault of a graph at once", _graph, _data_root)
     return parser
 
@@ -93,8 +118,9 @@ def config_of(options: Namespace, model: type[RunConfig]) -> Any:
     return load_config(model, options.config, overrides)
 
 
-def _leaf(group: Any, name: str, about: str, *adders: Add) -> None:
-    command = Parser(description=about[0].upper() + about[1:] + ".")
+def _leaf(group: Any, name: str, about: str, *adders: Add, example: str | None = None) -> None:
+    epilog = None if example is None else f"example: {example}"
+    command = Parser(description=about[0].upper() + about[1:] + ".", epilog=epilog)
     for add in adders:
         add(command)
     group.add_subcommand(name, command, help=about)
@@ -156,6 +182,67 @@ def _predict(command: Parser) -> None:
     _place(command)
 
 
+def _recommend_train(command: Parser) -> None:
+    command.add_argument("source", nargs="?", type=str, help="interactions: name, folder or file")
+    command.add_argument("--out", type=str, default="run", help="folder of the run (default: run)")
+    command.add_argument(
+        "--search",
+        type=NonNegativeInt,
+        default=0,
+        help="trials of a search on validation before (default: 0)",
+    )
+    _against(command)
+    command.add_argument(
+        "--jobs", type=PositiveInt, default=1, help="trainings at once (default: 1)"
+    )
+    command.add_argument("--resume", action="store_true", help="go on with what is in the folder")
+    command.add_argument("--overwrite", action="store_true", help="train again what is there")
+    _device(command)
+    _data_root(command)
+    _quiet(command)
+    _config_file(command)
+    _settings(command, RecommendConfig)
+
+
+def _recommend_evaluate(command: Parser) -> None:
+    _recommend_run(command)
+    command.add_argument(
+        "--part", choices=("valid", "test"), default="test", help="what of the data (default: test)"
+    )
+    command.add_argument("--ks", type=_counts, help="cut-offs: 10,20 (default: those of the run)")
+    _against(command)
+    command.add_argument("--out", type=str, help="JSON file of the figures")
+
+
+def _recommend_predict(command: Parser) -> None:
+    _recommend_run(command)
+    command.add_argument("--seed", type=NonNegativeInt, help="which training (default: the first)")
+    command.add_argument("--users", type=_words, help="ids of users: u7,u9 (default: all)")
+    command.add_argument("--top", type=PositiveInt, default=20, help="items a user (default: 20)")
+    command.add_argument(
+        "--exclude",
+        choices=("known", "train", "nothing"),
+        default="known",
+        help="items of the user that are left out (default: known, in any part of the data)",
+    )
+    command.add_argument("--new-users", type=str, help="table of new users: user, item")
+    command.add_argument(
+        "--new-items", type=_pairs, help="tables of new items by modality: image=a.csv,text=b.csv"
+    )
+    command.add_argument("--out", type=str, required=True, help="file: .csv, .parquet or .json")
+
+
+def _recommend_run(command: Parser) -> None:
+    command.add_argument("run", type=str, help="folder of the run")
+    command.add_argument("--source", type=str, help="where the interactions are now")
+    _device(command)
+    _data_root(command)
+
+
+def _against(command: Parser) -> None:
+    command.add_argument("--against", type=str, help="folder of a run to compare with")
+
+
 def _target(command: Parser) -> None:
     command.add_argument("target", type=str, help="the graph: a built-in name or a YAML file")
     command.add_argument("--bank", type=str, required=True, help="folder of the bank")
@@ -193,6 +280,19 @@ def _graph(command: Parser) -> None:
     _download(command)
 
 
+def _stats(command: Parser) -> None:
+    command.add_argument(
+        "name", type=str, help="a built-in name, a YAML file, or a folder or table of interactions"
+    )
+    command.add_argument(
+        "--split",
+        type=str,
+        default="given",
+        help="of interactions: given (default), leave-last-out, random or time",
+    )
+    _download(command)
+
+
 def _download(command: Parser) -> None:
     command.add_argument("--download", action="store_true", help="fetch graphs that are missing")
 
@@ -202,16 +302,28 @@ def _run(command: Parser) -> None:
     command.add_argument(
         "--seed", type=NonNegativeInt, default=0, help="same seed, same numbers (default: 0)"
     )
+    _quiet(command)
+    _config_file(command)
+
+
+def _quiet(command: Parser) -> None:
     command.add_argument("--quiet", action="store_true", help="no progress bar, no table")
+
+
+def _config_file(command: Parser) -> None:
     command.add_argument("--config", type=str, help="YAML file; the options below win over it")
 
 
 def _place(command: Parser) -> None:
+    _device(command)
+    _data_root(command)
+    _download(command)
+
+
+def _device(command: Parser) -> None:
     command.add_argument(
         "--device", type=str, default="cpu", help="cpu, cuda, cuda:1 (default: cpu)"
     )
-    _data_root(command)
-    _download(command)
 
 
 def _data_root(command: Parser) -> None:
@@ -235,6 +347,20 @@ def _settings(command: Parser, model: type[RunConfig]) -> None:
 
 def _shots(text: Any) -> tuple[int, ...] | str:
     return "all" if text == "all" else tuple(int(part) for part in _words(text))
+
+
+def _counts(text: Any) -> tuple[int, ...]:
+    found = tuple(int(part) for part in _words(text))
+    if not found or min(found) < 1:
+        raise ValueError(f"expected whole numbers of at least 1, got {text!r}")
+    return found
+
+
+def _pairs(text: Any) -> dict[str, str]:
+    pairs = [part.split("=", 1) for part in _words(text)]
+    if not pairs or any(len(pair) < 2 or not all(pair) for pair in pairs):
+        raise ValueError(f"expected name=file pairs such as image=a.csv,text=b.csv, got {text!r}")
+    return dict(pairs)
 
 
 def _words(text: Any) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from graphmoe.cli.arguments import config_of
-from graphmoe.config import FuseConfig, PretrainConfig
+from graphmoe.config import FuseConfig, PretrainConfig, RecommendConfig
 from graphmoe.errors import DataError
 
 
@@ -74,6 +74,63 @@ def _apply(job: str, options: Any) -> None:
         bank=options.bank,
         run=options.run,
         out=options.out,
+        data_root=options.data_root,
+        device=options.device,
+    )
+    print(options.out)
+
+
+def recommend_train(options: Any) -> None:
+    """Train a recommender for each seed into a run."""
+    config = config_of(options, RecommendConfig)
+    from graphmoe import api
+
+    api.recommend(
+        options.source,
+        config=config,
+        out=options.out,
+        search=options.search,
+        against=options.against,
+        device=options.device,
+        jobs=options.jobs,
+        resume=options.resume,
+        overwrite=options.overwrite,
+        data_root=options.data_root,
+        progress=not options.quiet,
+    )
+
+
+def recommend_evaluate(options: Any) -> None:
+    """Rank all items for all users of a run."""
+    from graphmoe import api
+
+    api.evaluate_run(
+        options.run,
+        part=options.part,
+        ks=options.ks,
+        against=options.against,
+        out=options.out,
+        source=options.source,
+        data_root=options.data_root,
+        device=options.device,
+        progress=True,
+    )
+
+
+def recommend_predict(options: Any) -> None:
+    """Write the best items of each user."""
+    from graphmoe import api
+
+    api.recommend_top(
+        options.run,
+        out=options.out,
+        users=options.users,
+        top=options.top,
+        exclude=options.exclude,
+        new_users=options.new_users,
+        new_items=options.new_items,
+        seed=options.seed,
+        source=options.source,
         data_root=options.data_root,
         device=options.device,
     )
@@ -152,25 +209,29 @@ def experts_import(options: Any) -> None:
 
 
 def data_ls(options: Any) -> None:
-    """One row a graph that has a name."""
+    """One row a graph, or a set of interactions, that has a name."""
     from graphmoe.data import available_graphs
+    from graphmoe.data.interactions import available_interactions
 
+    rows = [(g.name, g.kind, g.present, g.description) for g in available_graphs(options.data_root)]
+    rows += [
+        (found.name, "interactions", found.present, found.description)
+        for found in available_interactions(options.data_root)
+    ]
     _print_table(
-        ("graph", "kind", "here", "what"),
-        (
-            (
-                info.name,
-                info.kind,
-                "yes" if info.present else "no",
-                info.description,
-            )
-            for info in available_graphs(options.data_root)
-        ),
+        ("name", "kind", "here", "what"),
+        ((name, kind, "yes" if here else "no", about) for name, kind, here, about in rows),
     )
 
 
 def data_stats(options: Any) -> None:
-    """What was understood of a graph."""
+    """What was understood of a graph, or of interactions."""
+    from graphmoe.data.interactions import interactions_stats, load_interactions, names_interactions
+
+    if names_interactions(options.name):
+        data = load_interactions(options.name, split=options.split, data_root=options.data_root)
+        print(interactions_stats(data))
+        return
     from graphmoe.data import graph_stats, load_graph
 
     print(graph_stats(load_graph(options.name, options.data_root, options.download)))
@@ -192,6 +253,9 @@ COMMANDS: dict[str, Callable[[Any], None]] = {
     "fuse": fuse,
     "embed": embed,
     "predict": predict,
+    "recommend train": recommend_train,
+    "recommend evaluate": recommend_evaluate,
+    "recommend predict": recommend_predict,
     "experts ls": experts_ls,
     "experts inspect": experts_inspect,
     "experts verify": experts_verify,

@@ -6,12 +6,22 @@ import inspect
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_type_hints
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from graphmoe.config.base import RunConfig, Section
 from graphmoe.errors import ConfigError, nearest
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+def _numbers(value: Any) -> Any:
+    """A list as the command line has it: ``0,1,2``, or a single number."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return [value] if isinstance(value, int) else value
+
+
+Numbers = BeforeValidator(_numbers)
 
 
 class InteractionsSection(Section):
@@ -81,12 +91,12 @@ class EvaluationSection(Section):
         ks: Cut-offs of the ranking.
     """
 
-    ks: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+    ks: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Numbers] = Field(
         default=(10, 20, 100), min_length=1, description="cut-offs of the ranking"
     )
 
 
-class SearchSection(Section):
+class TrialsSection(Section):
     """Random search on validation, the same number of trials for every model.
 
     Attributes:
@@ -129,9 +139,9 @@ class RecommendConfig(RunConfig):
     model: RecommenderSection = RecommenderSection()
     optim: RecommendOptimSection = RecommendOptimSection()
     evaluation: EvaluationSection = EvaluationSection()
-    search: SearchSection = SearchSection()
+    trials: TrialsSection = TrialsSection()
     run: TrainingSection = TrainingSection()
-    seeds: tuple[Seed, ...] = Field(
+    seeds: Annotated[tuple[Seed, ...], Numbers] = Field(
         default=(0,), min_length=1, description="one training for each seed"
     )
 
