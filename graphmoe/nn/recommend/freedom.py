@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch_geometric.nn.inits import reset
 
 from graphmoe.errors import ConfigError, DataError
 from graphmoe.nn.recommend.base import Recommender
@@ -78,6 +79,7 @@ class FREEDOM(Recommender):
         self.embedding_dim, self.num_layers = embedding_dim, num_layers
         self.num_item_layers, self.k = num_item_layers, k
         self.dropout, self.feature_weight = dropout, feature_weight
+        self.weights = weights
         self.operator = graph.normalized
         self.thinned = self.operator
         self.neighbours = _neighbour_means(graph, k, weights)
@@ -93,8 +95,7 @@ class FREEDOM(Recommender):
         """Draw everything anew: vectors Xavier-uniform, maps as PyTorch does."""
         nn.init.xavier_uniform_(self.user)
         nn.init.xavier_uniform_(self.item)
-        for project in self.projections:
-            project.reset_parameters()
+        reset(self.projections)
 
     def begin_epoch(self, epoch: int, generator: torch.Generator) -> None:
         """Draw the interactions of this epoch."""

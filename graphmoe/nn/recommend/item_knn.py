@@ -9,6 +9,7 @@ from torch import Tensor
 
 from graphmoe.errors import ConfigError, DataError
 from graphmoe.nn.recommend.base import Recommender
+from graphmoe.ops import SparseOperator
 from graphmoe.ops.co_occurrence import co_occurrence_knn, expand_rows
 from graphmoe.registry import recommenders
 from graphmoe.transforms.content_knn import ContentKNN, merge_knn
@@ -54,7 +55,7 @@ class ItemKNN(Recommender):
             raise ConfigError(f"neighbours are by content or by company, got by={by!r}")
         if by == "content" and not graph.modalities:
             raise DataError("neighbours by content need features of items: got no modality")
-        self.by, self.k = by, k
+        self.by, self.k, self.weights = by, k, weights
         self.history = graph.mean_of_history
         if by == "company":
             self.neighbours = co_occurrence_knn(self.history, k)
@@ -63,23 +64,26 @@ class ItemKNN(Recommender):
             near = {name: knn(x, graph.present[name]) for name, x in graph.modalities.items()}
             self.neighbours = merge_knn(near, weights, graph.present, k)
 
-    def prepare(self) -> None:
-        """Nothing: the neighbours are there."""
+    def prepare(self) -> tuple[SparseOperator, SparseOperator]:
+        """Histories and neighbours, which are there already."""
+        return self.history, self.neighbours
 
-    def score(self, prepared: None, users: Tensor) -> Tensor:
+    def score(self, prepared: tuple[SparseOperator, SparseOperator], users: Tensor) -> Tensor:
         """Sums of similarities, taken along the paths user → item → neighbour."""
-        near = self.neighbours
-        b, j = expand_rows(self.history, users)
-        edge, place = expand_rows(near, self.history.col[j].long())
-        total = near.value.new_zeros(users.numel() * self.num_items)
-        total.index_add_(0, b[edge] * self.num_items + near.col[place].long(), near.value[place])
-        return total.view(users.numel(), self.num_items)
+        history, near = prepared
+        b, j = expand_rows(history, users)
+        edge, place = expand_rows(near, history.col[j].long())
+        total = near.value.new_zeros(users.numel() * near.shape[1])
+        total.index_add_(0, b[edge] * near.shape[1] + near.col[place].long(), near.value[place])
+        return total.view(users.numel(), near.shape[1])
 
-    def explain(self, prepared: None, users: Tensor, items: Tensor) -> dict[str, Tensor]:
+    def explain(
+        self, prepared: tuple[SparseOperator, SparseOperator], users: Tensor, items: Tensor
+    ) -> dict[str, Tensor]:
         """Similarity is the whole score."""
-        near = self.neighbours
-        b, j = expand_rows(self.history, users)
-        edge, place = expand_rows(near, self.history.col[j].long())
+        history, near = prepared
+        b, j = expand_rows(history, users)
+        edge, place = expand_rows(near, history.col[j].long())
         b = b[edge]
         hit = near.col[place].long() == items[b]
         total = near.value.new_zeros(users.numel())

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch_geometric.nn.inits import reset
 
 from graphmoe.errors import ConfigError, DataError
 from graphmoe.nn.recommend.base import Recommender
@@ -105,8 +106,8 @@ class MGCN(Recommender):
         """Draw everything anew: vectors Xavier-uniform, maps as PyTorch does."""
         nn.init.xavier_uniform_(self.user)
         nn.init.xavier_uniform_(self.item)
-        for module in (*self.projections, *self.gates, self.fuser):
-            module.reset_parameters()
+        for module in (self.projections, self.gates, self.fuser):
+            reset(module)
 
     def views(self) -> tuple[Tensor, Tensor]:
         """Each modality's view of all users and items, side by side: ``[U, M d]``, ``[I, M d]``."""

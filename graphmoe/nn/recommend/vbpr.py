@@ -84,7 +84,9 @@ class VBPR(Recommender):
         return torch.cat([self.user, one], dim=1), self._items()
 
     def _items(self, items: Tensor | None = None) -> Tensor:
-        own, bias, features = self.item, self.item_bias, self.features
+        own: Tensor = self.item
+        bias: Tensor = self.item_bias
+        features = self.features
         if items is not None:
             own, bias = own.index_select(0, items), bias.index_select(0, items)
             features = features.index_select(0, items)
