@@ -157,7 +157,7 @@ def evaluate_ranking(
     interactions: Interactions,
     part: Part = "valid",
     ks: Sequence[int] = (10, 20, 100),
-    block: int = 512,
+    block: int = 256,
 ) -> RankingResult:
     r"""Rank all items for every user with held-out interactions.
 
@@ -188,7 +188,7 @@ def evaluate_scores(
     interactions: Interactions,
     part: Part = "valid",
     ks: Sequence[int] = (10, 20, 100),
-    block: int = 512,
+    block: int = 256,
     device: torch.device | str = "cpu",
 ) -> RankingResult:
     """:func:`evaluate_ranking` for scores that come from anywhere.

@@ -53,7 +53,7 @@ def rank(
     users: Tensor,
     k: int,
     exclude: ItemsOfUsers | None = None,
-    block: int = 512,
+    block: int = 256,
     num_items: int | None = None,
 ) -> Tensor:
     r"""The ``k`` items of highest score of each user, best first; equal scores go by item id.
@@ -108,11 +108,16 @@ def best_of_tiles(
                 f"{len(users)} users and one column for each item"
             )
         if row is not None and item is not None:
-            # Out of place: the scores may be the caller's own, or one row expanded.
             here = (item >= begin) & (item < begin + tile.size(1))
             where = (row[here], item[here] - begin)
-            tile = tile.index_put(where, tile.new_tensor(-torch.inf))
-        values, index = top(tile, k)
+            if 0 in tile.stride():  # one row for everybody: nothing could be written to it
+                tile = tile.contiguous()
+            masked = tile[where]
+            tile[where] = -torch.inf
+            values, index = top(tile, k)
+            tile[where] = masked  # the scores may be the caller's own; a copy costs more
+        else:
+            values, index = top(tile, k)
         if values[:, :1].isnan().any():  # NaN sorts before every number
             bad = int(users[values[:, 0].isnan()][0])
             raise DataError(f"a score of user {bad} is NaN, expected numbers: has training failed?")
