@@ -49,10 +49,9 @@ def draw_entropy(records: Sequence[Mapping[str, Any]], path: Path, title: str = 
         ("specialise", "#56B4E9", None, "ramp to specialise"),
         ("hold", "#F0E442", "//", "hold"),
     ):
-        for begin, end in _spans(told, stage):
+        for n, (begin, end) in enumerate(_spans(told, stage)):
             axes.axvspan(begin - 0.5, end + 0.5, facecolor=colour, hatch=hatch, alpha=0.25,
-                         edgecolor=_GREY, linewidth=0, label=label)  # fmt: skip
-            label = None  # once in the legend
+                         edgecolor=_GREY, linewidth=0, label=None if n else label)  # fmt: skip
     trigger, reason = told[-1].get("trigger_epoch"), told[-1].get("trigger_reason")
     reason = f", {reason}" if reason else ""
     if trigger is not None:

@@ -1,0 +1,226 @@
+"""Newcomers get what the definition says: dense formulas beside each model, and clear refusals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from planted_graph import ITEMS, SILENT, USERS, dense_cosine_knn, planted_graph
+from torch import Tensor
+
+from graphmoe.errors import ConfigError, DataError
+from graphmoe.nn.recommend import (
+    BPRMF,
+    FREEDOM,
+    MGCN,
+    VBPR,
+    InteractionGraph,
+    ItemKNN,
+    LightGCN,
+    Popularity,
+    Recommender,
+)
+from graphmoe.nn.recommend.newcomers import add_items, add_users
+from graphmoe.ops import SparseOperator
+
+TWIN = 3  # a user of training, handed over as new
+
+
+@pytest.fixture(scope="module")
+def graph() -> InteractionGraph:
+    return planted_graph()
+
+
+def histories(graph: InteractionGraph, *users: int) -> SparseOperator:
+    """The histories of users of training as those of new users."""
+    rows = [graph.item[graph.user == user] for user in users]
+    row = torch.cat([torch.full_like(items, n) for n, items in enumerate(rows)])
+    return SparseOperator.from_edges(row, torch.cat(rows), (len(users), ITEMS))
+
+
+def new_features(graph: InteractionGraph) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Raw features of four new items; the last has no audio."""
+    gen = torch.Generator().manual_seed(7)
+    features = {
+        "image": 3 + 2 * torch.randn(4, 6, generator=gen),
+        "audio": torch.randn(4, 4, generator=gen),
+    }
+    heard = torch.tensor([True, True, True, False])
+    features["audio"][3] = 0.0
+    return features, {"image": torch.ones(4, dtype=torch.bool), "audio": heard}
+
+
+def dense(op: Any) -> Tensor:
+    return op.to_sparse().to_dense().double()
+
+
+def test_a_known_user_as_new_loses_only_their_own_vector_in_lightgcn(
+    graph: InteractionGraph,
+) -> None:
+    model = LightGCN(graph, 8, num_layers=3).eval()
+    with torch.no_grad():
+        users, items = add_users(model, model.prepare(), histories(graph, TWIN, 5))
+        expected = users[TWIN] - model.user[TWIN] / 4
+    torch.testing.assert_close(users[USERS], expected)
+    torch.testing.assert_close(users[USERS + 1], users[5] - model.user[5] / 4)
+    torch.testing.assert_close(items, model.vectors()[1])
+
+
+def test_nobody_else_is_scored_otherwise(graph: InteractionGraph) -> None:
+    features, present = new_features(graph)
+    everybody = torch.arange(USERS)
+    for model in (Popularity(graph), ItemKNN(graph), FREEDOM(graph, 8), MGCN(graph, 8)):
+        model.eval()
+        with torch.no_grad():
+            before = model.score(model.prepare(), everybody)
+            prepared = add_users(model, model.prepare(), histories(graph, TWIN))
+            prepared = add_items(model, prepared, features, present)
+            after = model.score(prepared, torch.arange(USERS + 1))
+        assert after.shape == (USERS + 1, ITEMS + 4)
+        assert bool(torch.isfinite(after).all())
+        torch.testing.assert_close(after[:USERS, :ITEMS], before)
+
+
+@pytest.mark.parametrize("layers", [0, 1, 2])
+def test_freedom_by_its_dense_formula(graph: InteractionGraph, layers: int) -> None:
+    model = FREEDOM(graph, 8, num_item_layers=layers, k=3, weights={"image": 3, "audio": 1}).eval()
+    features, present = new_features(graph)
+    with torch.no_grad():
+        prepared = add_users(model, model.prepare(), histories(graph, TWIN))
+        users, items = add_items(model, prepared, features, present)
+        torch.testing.assert_close(users[USERS], users[TWIN] - model.user[TWIN] / 3)
+        side = model.item.double()
+        for _ in range(layers - 1):
+            side = dense(model.neighbours) @ side
+    near = dense_new_neighbours(graph, features, present, k=3)
+    expected = torch.zeros(4, 8, dtype=torch.float64)
+    for name, share in (("image", 3.0), ("audio", 1.0)):
+        binary = (near[name] > 0).double()
+        total = 3.0 + present["audio"].double()[:, None]
+        mean = binary / binary.sum(1, keepdim=True).clamp_min(1)
+        expected += share * present[name].double()[:, None] / total * mean @ side
+    torch.testing.assert_close(
+        items[ITEMS:].double(), expected * (layers > 0), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_mgcn_by_its_dense_formula(graph: InteractionGraph) -> None:
+    model = MGCN(graph, 8, k=4).eval()
+    features, present = new_features(graph)
+    with torch.no_grad():
+        prepared = add_users(model, model.prepare(), histories(graph, TWIN))
+        users, items = add_items(model, prepared, features, present)
+        content, _ = model.content()
+        views, _ = model.views()
+        # The side view of the twin comes from items alone: only its guide, the content, differs.
+        guide = content[TWIN] - model.user[TWIN] / 3
+        side = model.fuser(
+            guide[None], views[TWIN].view(1, 2, 8), model.user_present[TWIN : TWIN + 1]
+        )
+        torch.testing.assert_close(users[USERS], guide + side[0])
+
+        near = dense_new_neighbours(graph, features, present, k=3)
+        parts = []
+        for m, (name, x) in enumerate(graph.modalities.items()):
+            S = dense_cosine_knn(x, graph.present[name], 3)
+            gate = model.gates[m](model.projections[m]()).sigmoid() * graph.present[name][:, None]
+            d_new, d_old = 1 + near[name].sum(1), 1 + S.sum(1)
+            weight = near[name] / d_new.sqrt()[:, None] / d_old.sqrt()
+            parts.append(weight @ (model.item * gate).double())
+        stacked = torch.stack(parts, dim=1).float()
+        has = torch.stack([present["image"], present["audio"]], dim=1)
+        expected = model.fuser(torch.zeros(4, 8), stacked, has)
+    torch.testing.assert_close(items[ITEMS:], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_item_knn_by_its_dense_formula(graph: InteractionGraph) -> None:
+    model = ItemKNN(graph, k=3)
+    features, present = new_features(graph)
+    prepared = add_users(model, model.prepare(), histories(graph, TWIN))
+    prepared = add_items(model, prepared, features, present)
+    scores = model.score(prepared, torch.tensor([TWIN, USERS]))
+    torch.testing.assert_close(scores[0], scores[1])  # nothing is learnt: a twin is a twin
+    near = dense_new_neighbours(graph, features, present, k=3)
+    total = 1.0 + present["audio"].double()[:, None]
+    merged = (near["image"] + near["audio"]) / total
+    kept = torch.zeros_like(merged).scatter_(1, merged.topk(3, dim=1).indices, 1.0)
+    history = (dense(graph.mean_of_history)[TWIN] > 0).double()
+    expected = (merged * kept) @ history
+    torch.testing.assert_close(scores[1, ITEMS:].double(), expected, rtol=1e-5, atol=1e-6)
+    item = torch.tensor([ITEMS + 1])
+    gave = model.explain(prepared, torch.tensor([USERS]), item)
+    torch.testing.assert_close(gave["content"], scores[1, item])
+
+
+def test_vbpr_scores_new_items_by_their_content_alone(graph: InteractionGraph) -> None:
+    model = VBPR(graph, 8).eval()
+    with torch.no_grad():
+        model.item_bias.fill_(0.3)
+        # An item of training, features as the data has them, handed over as a new one.
+        raw = {"image": torch.randn(1, 6), "audio": torch.randn(1, 4)}
+        present = {name: torch.tensor([True]) for name in raw}
+        users, items = add_items(model, model.prepare(), raw, present)
+        x = torch.cat([graph.standardise(name, raw[name]) for name in graph.modalities], dim=1)
+        seen = model.visual(x)[0]
+    assert users.shape == (USERS, 17)
+    torch.testing.assert_close(items[ITEMS], torch.cat([torch.zeros(8), seen]))
+
+
+def test_a_new_user_without_history_gets_what_nobody_chose(graph: InteractionGraph) -> None:
+    empty = SparseOperator.from_edges(*torch.zeros(2, 0, dtype=torch.int64), (1, ITEMS))
+    for model in (LightGCN(graph, 8), FREEDOM(graph, 8), ItemKNN(graph)):
+        model.eval()
+        with torch.no_grad():
+            prepared = add_users(model, model.prepare(), empty)
+            scores = model.score(prepared, torch.tensor([USERS]))
+        assert torch.equal(scores, torch.zeros(1, ITEMS))
+
+
+@pytest.mark.parametrize("name", [BPRMF, VBPR])
+def test_models_that_know_users_by_heart_refuse_new_ones(
+    name: type[Recommender], graph: InteractionGraph
+) -> None:
+    model = name(graph)
+    with pytest.raises(ConfigError, match=f"{name.__name__} cannot score new users"):
+        add_users(model, model.prepare(), histories(graph, TWIN))
+
+
+@pytest.mark.parametrize("name", [BPRMF, LightGCN])
+def test_models_without_content_refuse_new_items(
+    name: type[Recommender], graph: InteractionGraph
+) -> None:
+    model = name(graph)
+    with pytest.raises(ConfigError, match=f"{name.__name__} cannot score new items"):
+        add_items(model, model.prepare(), *new_features(graph))
+    company = ItemKNN(graph, by="company")
+    with pytest.raises(ConfigError, match="by company cannot score new items"):
+        add_items(company, company.prepare(), *new_features(graph))
+
+
+def test_features_must_be_of_the_modalities_of_training(graph: InteractionGraph) -> None:
+    model = VBPR(graph, 8)
+    features, present = new_features(graph)
+    with pytest.raises(ConfigError, match="audio not given"):
+        add_items(model, model.prepare(), {"image": features["image"]}, present)
+    with pytest.raises(DataError, match=r"'audio': expected features of shape \(N, 4\)"):
+        add_items(model, model.prepare(), {**features, "audio": torch.ones(4, 5)}, present)
+    smell = {**features, "smell": torch.ones(4, 2)}
+    with pytest.raises(DataError, match="unknown modality 'smell'"):
+        add_items(model, model.prepare(), smell, {**present, "smell": present["image"]})
+
+
+def dense_new_neighbours(
+    graph: InteractionGraph, features: dict[str, Tensor], present: dict[str, Tensor], k: int
+) -> dict[str, Tensor]:
+    """Of each new item the k largest positive cosines with items of training, float64."""
+    found = {}
+    for name, old in graph.modalities.items():
+        new = graph.standardise(name, features[name], present[name]).double()
+        length = new.norm(dim=1).clamp_min(1e-8)[:, None] * old.double().norm(dim=1).clamp_min(1e-8)
+        cosine = new @ old.double().t() / length
+        cosine[:, ~graph.present[name]] = -1
+        keep = torch.zeros_like(cosine).scatter_(1, cosine.topk(k, dim=1).indices, 1.0)
+        found[name] = (cosine * keep).clamp_min(0) * present[name][:, None]
+    assert not found["audio"][:, list(SILENT)].any()
+    return found
