@@ -9,12 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from graphmoe.ops.activations import (
+    ACTIVATIONS,
+    activate,
+    activate_backward_into,
+    activate_into,
+)
 from graphmoe.ops.segment_matmul import autocast_to, segment_matmul
 from graphmoe.ops.segment_threads import share_segments
 from graphmoe.typing import OptTensor
 
-#: Activations that the operator knows; :func:`activation_name` finds the one a module computes.
-ACTIVATIONS = ("gelu", "gelu_tanh", "identity", "relu", "silu")
+#: Activations, in elements, that are kept for the gradient instead of being computed once more:
+#: up to what stays in the caches, keeping them is the faster way.
+KEPT_ACTIVATIONS = 2**19
 
 #: Rows worked on at a time: what they need between the two products stays in the caches, while
 #: the products are still large enough to run at full speed.
@@ -41,9 +48,9 @@ def segment_mlp(
     and, if ``gated``, with :math:`\sigma(\mathbf{h}^{(1)}_p) \odot \mathbf{h}^{(2)}_p`, the halves
     of :math:`\mathbf{h}_p`, in the place of :math:`\sigma(\mathbf{h}_p)`.
 
-    On a CPU it goes through the rows in blocks and keeps :math:`\mathbf{h}` alone for the
-    gradient: neither the activations nor their gradients ever exist in full, which saves more time
-    than computing the activations twice takes. Elsewhere it is two products of
+    On a CPU it goes through the rows in blocks and, where there are many, keeps :math:`\mathbf{h}`
+    alone for the gradient: neither the activations nor their gradients ever exist in full, which
+    saves more time than computing the activations twice takes. Elsewhere it is two products of
     :func:`~graphmoe.ops.segment_matmul`.
 
     Args:
@@ -54,7 +61,7 @@ def segment_mlp(
             ``offsets[-1]`` give zeros.
         up_bias: A vector each segment, as wide as the first product.
         down_bias: A vector each segment ``[E, F]``.
-        act: The activation :math:`\sigma`, one of :data:`ACTIVATIONS`.
+        act: The activation :math:`\sigma`, one of :data:`~graphmoe.ops.activations.ACTIVATIONS`.
         gated: Whether the first product holds a gate as well.
 
     **Shapes:** ``[P, D]`` to ``[P, F]``.
@@ -78,21 +85,12 @@ def segment_mlp(
             return segment_mlp(x, up, down, offsets, up_bias, down_bias, act, gated)
     _check(x, up, down, offsets, up_bias, down_bias, gated)
     tensors = (x, up, down, up_bias, down_bias)
-    keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    keep = 0
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+        # Traced shapes are not compared with anything: that would bind the trace to them.
+        few = not torch.compiler.is_compiling() and x.size(0) * down.size(1) <= KEPT_ACTIVATIONS
+        keep = 2 if few else 1
     return _mlp(x, up, down, offsets, up_bias, down_bias, act, gated, keep)[0]
-
-
-def activation_name(act: Any) -> str | None:
-    """The name under which :func:`segment_mlp` knows a module or function, or ``None``."""
-    if act is None or isinstance(act, torch.nn.Identity):
-        return "identity"
-    if isinstance(act, torch.nn.GELU):
-        return {"none": "gelu", "tanh": "gelu_tanh"}[act.approximate]
-    if act in (torch.relu, torch.nn.functional.relu) or type(act) is torch.nn.ReLU:
-        return "relu"
-    if act is torch.nn.functional.silu or type(act) is torch.nn.SiLU:
-        return "silu"
-    return "gelu" if act is torch.nn.functional.gelu else None
 
 
 def _check(
@@ -142,41 +140,10 @@ def _plain(
     hidden = segment_matmul(x, up, offsets, up_bias)
     if gated:
         gate, hidden = hidden.chunk(2, dim=-1)
-        hidden = _activate(gate, act) * hidden
+        hidden = activate(gate, act) * hidden
     else:
-        hidden = _activate(hidden, act)
+        hidden = activate(hidden, act)
     return segment_matmul(hidden, down, offsets, down_bias)
-
-
-def _activate(x: Tensor, act: str) -> Tensor:
-    if act == "identity":
-        return x
-    if act.startswith("gelu"):
-        return torch.nn.functional.gelu(x, approximate="tanh" if act == "gelu_tanh" else "none")
-    return torch.relu(x) if act == "relu" else torch.nn.functional.silu(x)
-
-
-def _activate_into(out: Tensor, x: Tensor, act: str) -> Tensor:
-    if act == "identity":
-        return out.copy_(x)
-    if act.startswith("gelu"):
-        approximate = "tanh" if act == "gelu_tanh" else "none"
-        return torch.ops.aten.gelu.out(x, approximate=approximate, out=out)
-    if act == "relu":
-        return torch.clamp_min(x, 0, out=out)
-    return torch.ops.aten.silu.out(x, out=out)
-
-
-def _activate_backward_into(out: Tensor, grad: Tensor, x: Tensor, act: str) -> Tensor:
-    aten = torch.ops.aten
-    if act == "identity":
-        return out.copy_(grad)
-    if act.startswith("gelu"):
-        approximate = "tanh" if act == "gelu_tanh" else "none"
-        return aten.gelu_backward.grad_input(grad, x, approximate=approximate, grad_input=out)
-    if act == "relu":
-        return aten.threshold_backward.grad_input(grad, x, 0, grad_input=out)
-    return aten.silu_backward.grad_input(grad, x, grad_input=out)
 
 
 # ------------------------------------------------------------------------ in blocks of rows
@@ -196,8 +163,8 @@ def _blocks(first: int, last: int, dtype: torch.dtype) -> list[tuple[int, int]]:
 
 def _most_rows(bounds: list[int], dtype: torch.dtype) -> int:
     """Rows of the largest block."""
-    blocks = (_blocks(first, last, dtype) for first, last in pairwise(bounds))
-    return max((found[0][1] - found[0][0] for found in blocks if found), default=0)
+    blocks = [block for ends in pairwise(bounds) for block in _blocks(*ends, dtype)]
+    return max((stop - start for start, stop in blocks), default=0)
 
 
 def _sizes(bounds: list[int]) -> list[int]:
@@ -221,12 +188,12 @@ def _mlp(
     down_bias: OptTensor,
     act: str,
     gated: bool,
-    keep: bool,
-) -> tuple[Tensor, Tensor]:
+    keep: int,
+) -> tuple[Tensor, Tensor, Tensor]:
     bounds = offsets.tolist()
     rows = _most_rows(bounds, x.dtype)
     out = x.new_empty(x.size(0), down.size(2))
-    kept = x.new_empty(x.size(0) if keep else 0, up.size(2))
+    kept, activated = _to_keep(x, up, down, keep)
 
     def compute(segments: Iterable[int]) -> None:
         hidden = kept if keep else x.new_empty(rows, up.size(2))
@@ -235,19 +202,28 @@ def _mlp(
             for start, stop in _blocks(bounds[e], bounds[e + 1], x.dtype):
                 h = hidden[start:stop] if keep else hidden[: stop - start]
                 a = active[: stop - start]
+                s = activated[start:stop] if keep == 2 else a
                 _product(h, x[start:stop], up[e], None if up_bias is None else up_bias[e])
                 if gated:
                     gate, value = h.chunk(2, dim=-1)
-                    _activate_into(a, gate, act).mul_(value)
+                    torch.mul(activate_into(s, gate, act), value, out=a)
                 else:
-                    _activate_into(a, h, act)
+                    a = activate_into(s, h, act)
                 shift = None if down_bias is None else down_bias[e]
                 _product(out[start:stop], a, down[e], shift)
 
     share_segments(compute, _sizes(bounds), up[0].numel() + down[0].numel())
-    out[bounds[-1] :].zero_()
-    kept[bounds[-1] :].zero_()
-    return out, kept
+    for written in (out, kept, activated):
+        written[bounds[-1] :].zero_()
+    return out, kept, activated
+
+
+def _to_keep(x: Tensor, up: Tensor, down: Tensor, keep: int) -> tuple[Tensor, Tensor]:
+    """Where the first products go if ``keep`` is 1 or 2, and the activations if it is 2."""
+    return (
+        x.new_empty(x.size(0) if keep else 0, up.size(2)),
+        x.new_empty(x.size(0) if keep == 2 else 0, down.size(1)),
+    )
 
 
 @_mlp.register_fake
@@ -260,16 +236,16 @@ def _(
     down_bias: OptTensor,
     act: str,
     gated: bool,
-    keep: bool,
-) -> tuple[Tensor, Tensor]:
-    out = x.new_empty(x.size(0), down.size(2))
-    return out, x.new_empty(x.size(0) if keep else 0, up.size(2))
+    keep: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return x.new_empty(x.size(0), down.size(2)), *_to_keep(x, up, down, keep)
 
 
 @torch.library.custom_op("graphmoe::segment_mlp_backward", mutates_args=(), device_types="cpu")
 def _mlp_backward(
     grad: Tensor,
     kept: Tensor,
+    activated: Tensor,
     x: Tensor,
     up: Tensor,
     down: Tensor,
@@ -282,7 +258,7 @@ def _mlp_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     bounds = offsets.tolist()
     rows = _most_rows(bounds, x.dtype)
-    grad = grad.contiguous()
+    grad, known = grad.contiguous(), activated.size(0) > 0
     grad_x = x.new_empty(x.size(0) if with_x else 0, x.size(1))
     grad_up, grad_down = torch.empty_like(up), torch.empty_like(down)
     grad_up_bias = up.new_zeros(up.size(0) if with_up_bias else 0, up.size(2))
@@ -303,13 +279,13 @@ def _mlp_backward(
                 if gated:
                     gate, value = h.chunk(2, dim=-1)
                     grad_gate, grad_value = grad_h.chunk(2, dim=-1)
-                    _activate_into(a, gate, act)
-                    torch.mul(grad_a, a, out=grad_value)
-                    _activate_backward_into(grad_gate, grad_a.mul_(value), gate, act)
-                    a.mul_(value)
+                    s = activated[start:stop] if known else activate_into(a, gate, act)
+                    torch.mul(grad_a, s, out=grad_value)
+                    activate_backward_into(grad_gate, grad_a.mul_(value), gate, act)
+                    torch.mul(s, value, out=a)
                 else:
-                    _activate_into(a, h, act)
-                    _activate_backward_into(grad_h, grad_a, h, act)
+                    a = activated[start:stop] if known else activate_into(a, h, act)
+                    activate_backward_into(grad_h, grad_a, h, act)
                 add = start > bounds[e]  # the first block of a segment has nothing to add to
                 _product(grad_down[e], a.t(), g, grad_down[e] if add else None)
                 _product(grad_up[e], x[start:stop].t(), grad_h, grad_up[e] if add else None)
@@ -329,6 +305,7 @@ def _mlp_backward(
 def _(
     grad: Tensor,
     kept: Tensor,
+    activated: Tensor,
     x: Tensor,
     up: Tensor,
     down: Tensor,
@@ -348,16 +325,16 @@ def _(
     )
 
 
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     *tensors, ctx.act, ctx.gated, _ = inputs
-    ctx.save_for_backward(*tensors, output[1])
+    ctx.save_for_backward(*tensors, *output[1:])
     ctx.set_materialize_grads(False)  # no zeros in the place of a gradient for what is kept
 
 
-def _backward(ctx: Any, grad: OptTensor, _: OptTensor) -> tuple[OptTensor, ...]:
+def _backward(ctx: Any, grad: OptTensor, *_: OptTensor) -> tuple[OptTensor, ...]:
     if grad is None:
         return (None,) * 9
-    *tensors, kept = ctx.saved_tensors
+    *tensors, kept, activated = ctx.saved_tensors
     x, up, down, offsets = tensors[:4]
     needed = ctx.needs_input_grad[:6]
     if torch.is_grad_enabled():
@@ -368,8 +345,8 @@ def _backward(ctx: Any, grad: OptTensor, _: OptTensor) -> tuple[OptTensor, ...]:
         return *(next(found) if need else None for need in needed), None, None, None
     with_up_bias, with_down_bias = needed[4], needed[5]
     grads = _mlp_backward(
-        grad, kept, x, up, down, offsets, ctx.act, ctx.gated, needed[0], with_up_bias,
-        with_down_bias,
+        grad, kept, activated, x, up, down, offsets, ctx.act, ctx.gated, needed[0],
+        with_up_bias, with_down_bias,
     )  # fmt: skip
     grad_x, grad_up, grad_down, grad_up_bias, grad_down_bias = grads
     return (

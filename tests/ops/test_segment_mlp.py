@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from graphmoe.ops.segment_mlp import ACTIVATIONS, activation_name, segment_mlp
+from graphmoe.ops.activations import ACTIVATIONS, activation_name
+from graphmoe.ops.segment_mlp import segment_mlp
 
 # The package holds the function under the module's name.
 module = importlib.import_module("graphmoe.ops.segment_mlp")
@@ -60,12 +61,14 @@ def gradients(out, args):
     return torch.autograd.grad(out, wanted, seed, allow_unused=True, materialize_grads=True)
 
 
+@pytest.mark.parametrize("kept", [0, 2**19], ids=["computed twice", "kept"])
 @pytest.mark.parametrize("block", [1, 3, 1024])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("gated", [True, False])
 @pytest.mark.parametrize("act", ACTIVATIONS)
-def test_parity_with_one_row_at_a_time(monkeypatch, act, gated, bias, block):
+def test_parity_with_one_row_at_a_time(monkeypatch, act, gated, bias, block, kept):
     monkeypatch.setattr(module, "BLOCK", block)
+    monkeypatch.setattr(module, "KEPT_ACTIVATIONS", kept)
     args = inputs([4, 0, 7, 1], gated, bias, unused=2)
     out, wanted = segment_mlp(*args, act, gated), reference(*args, act, gated)
     torch.testing.assert_close(out, wanted)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch_geometric.nn.resolver import activation_resolver
 
 from graphmoe.nn.experts.stacked_linear import StackedLinear
-from graphmoe.ops.segment_mlp import activation_name, segment_mlp
+from graphmoe.ops.activations import activation_name
+from graphmoe.ops.segment_mlp import segment_mlp
 from graphmoe.registry import experts
 
 
