@@ -14,6 +14,7 @@ from graphmoe.api.recommend_run import (
     CONFIG,
     compare_runs,
     folder_of,
+    seeds_of,
     summarise,
     write_config,
 )
@@ -111,8 +112,10 @@ def recommend(
     check_recommender(chosen.model.name, chosen.model.hyper)
     root = Path(out)
     _refuse_existing(root, resume or overwrite)
-    how = {"device": device, "resume": resume, "overwrite": overwrite}
+    how: dict[str, Any] = {"device": device, "resume": resume, "overwrite": overwrite}
     interactions = loading(chosen, data_root) if source is None else _given(source, chosen)
+    if against is not None:
+        seeds_of(against)  # that there is such a run shows before hours of training
     make_folder(root)
     if search:
         from graphmoe.api.recommend_search import run_search

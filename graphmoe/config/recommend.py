@@ -36,7 +36,7 @@ class InteractionsSection(Section):
         columns: Which column is ``user``, ``item``, ``time``, ``split``, where names do not tell.
     """
 
-    source: str = Field(default="embedded-films", description="name, folder or file")
+    source: str = Field(default="planted_tastes", description="name, folder or file")
     split: Literal["given", "leave-last-out", "random", "time"] = Field(
         default="given", description="how interactions are split"
     )
@@ -108,7 +108,7 @@ class TrialsSection(Section):
     """
 
     seed: Seed = Field(default=0, description="seed of what is drawn")
-    space: dict[str, dict[Literal["choice", "uniform", "log"], list[Any]]] | None = Field(
+    space: dict[str, dict[str, list[Any]]] | None = Field(
         default=None, description="what is drawn from; none: the model's own space"
     )
     max_epochs: int | None = Field(default=None, ge=1, description="most epochs of a trial")

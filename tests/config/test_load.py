@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
-from graphmoe.config import FuseConfig, PretrainConfig, load_config
+from graphmoe.config import FuseConfig, PretrainConfig, RecommendConfig, load_config
 from graphmoe.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2] / "configs"
-MODELS = {"pretrain": PretrainConfig, "fuse": FuseConfig}
+MODELS = {"pretrain": PretrainConfig, "fuse": FuseConfig, "rec": RecommendConfig}
 SHIPPED = sorted(p for kind in MODELS for p in (ROOT / kind).rglob("*.yaml"))
 
 
