@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,9 @@ from graphmoe.errors import MissingExtraError
 
 #: Columns compared at once with a block of rows, in blocks.
 _TILE = 16
+#: Fewer rows than faiss asks for give cells that it warns about.
+_ROWS_PER_CELL = 39
+_LEAST_VISITED = 32
 
 
 def exact_neighbours(x: Tensor, k: int, block: int) -> tuple[Tensor, Tensor]:
@@ -88,7 +92,7 @@ def faiss_neighbours(x: Tensor, k: int, visit: float = 0.1) -> tuple[Tensor, Ten
     Args:
         x: Rows, ``[N, F]``.
         k: Between 1 and N - 1.
-        visit: Share of the cells that is searched.
+        visit: Share of the cells that is searched, 32 at least.
 
     Returns:
         Products and row numbers, each ``[N, k]``; -inf and the row itself where fewer were found.
@@ -102,14 +106,11 @@ def faiss_neighbours(x: Tensor, k: int, visit: float = 0.1) -> tuple[Tensor, Ten
         raise MissingExtraError.for_extra("faiss-cpu", "ann") from error
     table = x.detach().float().cpu().contiguous().numpy()
     size, width = table.shape
-    if size < 10_000:
-        index = faiss.IndexFlatIP(width)
-    else:
-        cells = int(4 * math.sqrt(size))
-        index = faiss.IndexIVFFlat(
-            faiss.IndexFlatIP(width), width, cells, faiss.METRIC_INNER_PRODUCT
-        )
-        index.nprobe = max(1, round(visit * cells))
+    index: Any = faiss.IndexFlatIP(width)
+    if size >= 10_000:
+        cells = min(int(4 * math.sqrt(size)), size // _ROWS_PER_CELL)
+        index = faiss.IndexIVFFlat(index, width, cells, faiss.METRIC_INNER_PRODUCT)
+        index.nprobe = max(_LEAST_VISITED, round(visit * cells))
         index.train(table)
     index.add(table)
     found, numbers = index.search(table, k + 1)

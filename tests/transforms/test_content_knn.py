@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dense_sizes import DenseSizes
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from graphmoe.checkpoint.tensor_cache import TensorCache
 from graphmoe.errors import ConfigError, DataError, MissingExtraError
@@ -84,22 +84,9 @@ def test_the_length_of_a_row_says_nothing(seed: int) -> None:
     assert not bool(other[length.squeeze(1) < 1e-9].any())
 
 
-class Sizes(TorchDispatchMode):
-    """The largest dense tensor that was made."""
-
-    largest = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        for made in out if isinstance(out, tuple | list) else [out]:
-            if isinstance(made, Tensor) and made.layout == torch.strided:
-                self.largest = max(self.largest, made.numel())
-        return out
-
-
 def largest_tensor(items: int, block: int) -> int:
     x = torch.randn(items, 2)
-    with Sizes() as sizes:
+    with DenseSizes() as sizes:
         ContentKNN(3, block=block)(x)
     return sizes.largest
 

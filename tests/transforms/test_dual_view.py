@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from dense_sizes import DenseSizes
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -134,6 +135,20 @@ def test_other_numbers_for_users_and_items_give_the_same_edges(seed: int) -> Non
     plain, found = DualView(graph, S).b, DualView(other, moved).b
     expected = plain.to_sparse().to_dense()[users][:, items]
     torch.testing.assert_close(found.to_sparse().to_dense(), expected)
+
+
+def test_no_tensor_of_users_times_items_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dual_view, "WORK", 500)
+    users, items, n = 900, 800, 4000
+    generator = torch.Generator().manual_seed(0)
+    user, item = torch.randint(users, (n,), generator=generator), torch.arange(n) % (items // 2)
+    graph = InteractionGraph.from_edges(user, item, users, items)
+    near = torch.randint(items, (2, 3 * items), generator=generator)
+    S = SparseOperator.from_edges(near[0], near[1], (items, items), torch.ones(3 * items))
+    with DenseSizes() as sizes:
+        views = DualView(graph, S)
+    assert views.pseudo.user.numel() > 1000
+    assert sizes.largest <= n + views.pseudo.user.numel()  # the edges of view B
 
 
 def test_both_views_in_dense_form() -> None:
