@@ -111,15 +111,7 @@ def clean_times(values: Any, where: str) -> np.ndarray:
 
     column = pd.Series(values)
     if getattr(column.dtype, "kind", "O") not in "biufM":
-        try:
-            column = pd.to_numeric(column)
-        except (ValueError, TypeError):
-            try:
-                column = pd.to_datetime(column, utc=True, format="ISO8601")
-            except (ValueError, TypeError) as error:
-                raise DataError(
-                    f"{where}: times must be numbers or dates such as 2024-05-31 ({error})"
-                ) from error
+        column = _numbers_or_dates(column, where)
     if getattr(column.dtype, "kind", "O") == "M":
         if getattr(column.dt, "tz", None) is not None:
             column = column.dt.tz_convert("UTC").dt.tz_localize(None)
@@ -128,6 +120,22 @@ def clean_times(values: Any, where: str) -> np.ndarray:
         return np.where(unknown, np.nan, seconds)
     times = column.to_numpy(dtype=np.float64, na_value=np.nan)
     return np.where(np.isfinite(times), times, np.nan)
+
+
+def _numbers_or_dates(column: Any, where: str) -> Any:
+    import pandas as pd
+
+    numbers = pd.to_numeric(column, errors="coerce")
+    if not (numbers.isna() & column.notna()).any():
+        return numbers
+    dates = pd.to_datetime(column, utc=True, format="ISO8601", errors="coerce")
+    wrong = (dates.isna() & column.notna()).to_numpy()
+    if wrong.any():
+        raise DataError(
+            f"{where}: times are numbers, or dates such as 2024-05-31, got "
+            f"{column.iloc[int(wrong.argmax())]!r}"
+        )
+    return dates
 
 
 def count_future(times: np.ndarray, now: float | None = None) -> int:
