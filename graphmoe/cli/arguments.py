@@ -90,8 +90,8 @@ def build_parser() -> Parser:
 
     data = _branch(top, "data", "which graphs there are, and what is in them")
     _leaf(data, "ls", "list the graphs and interactions that have a name", _data_root)
-    _leaf(data, "stats", "print what was understood of a graph", _stats, _data_root)
-    _leaf(data, "validate", "list every fault of a graph at once", _graph, _data_root)
+    _leaf(data, "stats", "print what was understood of a graph", _named, _data_root)
+    _leaf(data, "validate", "list every fault of a graph at once", _named, _data_root)
     return parser
 
 
@@ -275,12 +275,7 @@ def _renamed(command: Parser) -> None:
     command.add_argument("--overwrite", action="store_true", help="replace one of that name")
 
 
-def _graph(command: Parser) -> None:
-    command.add_argument("name", type=str, help="a built-in name or a YAML file")
-    _download(command)
-
-
-def _stats(command: Parser) -> None:
+def _named(command: Parser) -> None:
     command.add_argument(
         "name", type=str, help="a built-in name, a YAML file, or a folder or table of interactions"
     )
@@ -357,6 +352,8 @@ def _counts(text: Any) -> tuple[int, ...]:
 
 
 def _pairs(text: Any) -> dict[str, str]:
+    if isinstance(text, dict):  # the parser checks what it has parsed once more
+        return text
     pairs = [part.split("=", 1) for part in _words(text)]
     if not pairs or any(len(pair) < 2 or not all(pair) for pair in pairs):
         raise ValueError(f"expected name=file pairs such as image=a.csv,text=b.csv, got {text!r}")

@@ -238,7 +238,13 @@ def data_stats(options: Any) -> None:
 
 
 def data_validate(options: Any) -> None:
-    """Every fault of a graph."""
+    """Every fault of a graph; the first of interactions, or what was found in them."""
+    from graphmoe.data.interactions import load_interactions, names_interactions
+
+    if names_interactions(options.name):
+        data = load_interactions(options.name, split=options.split, data_root=options.data_root)
+        print("\n".join((f"{data.name}: usable", *(f"  note: {note}" for note in data.notes))))
+        return
     from graphmoe.data import inspect_graph
 
     _, report = inspect_graph(options.name, options.data_root, options.download)

@@ -184,10 +184,10 @@ def _facts_of_parts(user: np.ndarray, item: np.ndarray, part: np.ndarray, users:
         if not (part == number).any()
     ]
     trained = part == 0
-    if idle := users - len(np.unique(user[trained])):
+    if idle := users - int((np.bincount(user[trained]) > 0).sum()):
         facts.append(f"{idle} of {users} users have no training interaction")
-    known = np.isin(item, item[trained])
-    if unseen := int((~known & ~trained).sum()):
+    degree = np.bincount(item[trained], minlength=int(item.max()) + 1)
+    if unseen := int((degree[item[~trained]] == 0).sum()):
         facts.append(f"{unseen} held-out interactions are with items never seen in training")
     return facts
 

@@ -84,6 +84,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main(["data", "stats", str(tmp_path / "log.csv")]) == 2
     assert "choose a split" in capsys.readouterr().err
     assert main(["data", "stats", str(tmp_path / "nowhere.csv")]) == 3
+    capsys.readouterr()
+    assert main(["data", "validate", "planted_tastes"]) == 0
+    assert "planted_tastes: usable\n  note: " in capsys.readouterr().out
 
 
 @given(st.permutations(range(14)))
