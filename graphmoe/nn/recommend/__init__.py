@@ -7,6 +7,7 @@ from graphmoe.nn.recommend.freedom import FREEDOM
 from graphmoe.nn.recommend.graph import InteractionGraph
 from graphmoe.nn.recommend.item_knn import ItemKNN
 from graphmoe.nn.recommend.lightgcn import LightGCN
+from graphmoe.nn.recommend.magnet import MAGNET
 from graphmoe.nn.recommend.mgcn import MGCN
 from graphmoe.nn.recommend.modality_projection import ModalityProjection
 from graphmoe.nn.recommend.popularity import Popularity
@@ -19,6 +20,7 @@ __all__ = [
     "InteractionGraph",
     "ItemKNN",
     "LightGCN",
+    "MAGNET",
     "MGCN",
     "ModalityProjection",
     "Popularity",

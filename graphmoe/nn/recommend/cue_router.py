@@ -1,0 +1,115 @@
+"""Which experts a user or an item is given, by its cues and how well it is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from graphmoe.nn.routers import EntropyTriggeredRouter
+from graphmoe.typing import Routing
+
+
+class CueRouter(nn.Module):
+    r"""Routes users and items by what their interactions say of them.
+
+    .. math::
+        \ell_n = W\, \mathrm{GELU}\big(A_s [\mathrm{LN}\, \mathrm{sg}(c^1_n), \dots,
+        \mathrm{LN}\, c^M_n, \log(1 + \deg n)] + a_s\big) + w,
+        \quad s \in \{\text{user}, \text{item}\}
+
+    The last map, the choice of the best :math:`k`, the losses and the two-stage schedule are those
+    of :class:`~graphmoe.nn.routers.EntropyTriggeredRouter`; users and items share it, so that a
+    model has one schedule and one record. Routing conditioned on interactions is of
+    `"Modality-Guided Mixture of Graph Experts with Entropy-Triggered Routing for Multimodal
+    Recommendation" <https://arxiv.org/abs/2602.20723>`_, these inputs and this form are ours. The
+    first cue, behaviour, gets no gradient from here: routing is not to shape it.
+
+    Args:
+        channels: Width :math:`d` of a cue.
+        num_cues: :math:`M`.
+        num_experts: :math:`K`.
+        k: Experts a node goes to.
+        hidden: Width of the inner layer.
+        router: Name of the router to wrap.
+        schedule_kwargs: Of :class:`~graphmoe.nn.routers.two_stage_schedule.TwoStageSchedule`.
+
+    **Shapes:** cues :math:`(N, M, d)` and degrees :math:`(N)` to a routing of :math:`N` rows.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_cues: int,
+        num_experts: int,
+        k: int,
+        hidden: int = 64,
+        router: str = "topk",
+        schedule_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(num_cues))
+        self.user = nn.Linear(num_cues * channels + 1, hidden)
+        self.item = nn.Linear(num_cues * channels + 1, hidden)
+        self.router = EntropyTriggeredRouter(
+            hidden,
+            num_experts,
+            k,
+            router=router,
+            router_kwargs={"renormalize": True, "bias": True} if router == "topk" else None,
+            schedule_kwargs=schedule_kwargs,
+        )
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw the maps anew, the last one small, and start the schedule over.
+
+        Small and not zero: with exact ties every node would go to the same experts, and the others
+        would get no gradient.
+        """
+        for norm in self.norms:
+            norm.reset_parameters()  # type: ignore[operator]
+        self.user.reset_parameters()
+        self.item.reset_parameters()
+        self.router.reset_parameters()
+        lin = getattr(self.router.router, "lin", None)
+        if lin is not None:
+            nn.init.normal_(lin.weight, std=0.01)
+            if lin.bias is not None:
+                nn.init.zeros_(lin.bias)
+
+    def tokens(self, cues: Tensor, degree: Tensor, side: str) -> Tensor:
+        """What the router sees of each node, ``[N, hidden]``.
+
+        Args:
+            cues: ``[N, M, d]``.
+            degree: Training degrees ``[N]``.
+            side: ``"user"`` or ``"item"``.
+        """
+        normed = [
+            norm(cue.detach() if place == 0 else cue)
+            for place, (norm, cue) in enumerate(zip(self.norms, cues.unbind(1), strict=True))
+        ]
+        level = degree.to(cues.dtype).log1p().unsqueeze(1)
+        wide: Tensor = getattr(self, side)(torch.cat([*normed, level], dim=1))
+        return nn.functional.gelu(wide)
+
+    def forward(self, users: tuple[Tensor, Tensor], items: tuple[Tensor, Tensor]) -> Routing:
+        """One routing of users first, items after them.
+
+        Args:
+            users: Their cues ``[B, M, d]`` and degrees ``[B]``.
+            items: Likewise ``[C, M, d]``, ``[C]``.
+        """
+        tokens = torch.cat([self.tokens(*users, "user"), self.tokens(*items, "item")])
+        routing: Routing = self.router(tokens)
+        return routing
+
+
+def rows(routing: Routing, start: int, end: int) -> Routing:
+    """The routing of some rows."""
+    parts = [None if x is None else x[start:end] for x in routing[:5]]
+    return Routing(*parts)  # type: ignore[arg-type]

@@ -1,0 +1,362 @@
+"""Modality-guided mixture of graph experts with entropy-triggered routing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from graphmoe.errors import ConfigError
+from graphmoe.nn.recommend.base import Recommender
+from graphmoe.nn.recommend.content_profile import ContentProfile
+from graphmoe.nn.recommend.cue_router import CueRouter, rows
+from graphmoe.nn.recommend.degree_fusion import DegreeFusion
+from graphmoe.nn.recommend.light_encoder import LightEncoder
+from graphmoe.nn.recommend.losses import info_nce, l2_loss
+from graphmoe.nn.recommend.modality_cues import ModalityCues
+from graphmoe.nn.recommend.structured_experts import ROLES, StructuredExperts
+from graphmoe.ops import SparseOperator, gcn_normalize
+from graphmoe.registry import recommenders
+from graphmoe.transforms.content_knn import ContentKNN, content_graphs
+from graphmoe.transforms.dual_view import DualView
+from graphmoe.typing import Routing
+
+if TYPE_CHECKING:
+    from graphmoe.nn.recommend.graph import InteractionGraph
+
+#: Nodes of a batch that take part in a contrast; its cost is quadratic in them.
+CONTRASTED = 1024
+
+
+@recommenders.add
+class MAGNET(Recommender):
+    r"""Collaborative vectors, and what structured experts make of the cues of each node.
+
+    .. math::
+        y_n = e_n + \gamma \sum_{k \in T(n)} g_{nk}\, f_k(c_n), \qquad
+        s(u, i) = \langle y_u, y_i \rangle + \omega \langle p_u, q_i \rangle
+
+    After `"Modality-Guided Mixture of Graph Experts with Entropy-Triggered Routing for Multimodal
+    Recommendation" <https://arxiv.org/abs/2602.20723>`_. The paper's are: two views of the graph,
+    the second with edges induced by content, encoded in parallel and lightly fused
+    (:class:`DegreeFusion`); cues of the modalities induced by the history (:class:`ModalityCues`);
+    experts that are dominant, balanced or complementary in a cue (:class:`StructuredExperts`);
+    sparse routing conditioned on interactions (:class:`CueRouter`); the two-stage schedule that is
+    triggered by entropy. Its code is not public, and all forms and constants are ours, as are the
+    sum with :math:`e_n`, the content profile :math:`\langle p_u, q_i \rangle`
+    (:class:`ContentProfile`) and the weights of users below.
+
+    **Weights of users** (ours). A pair counts in the loss in proportion to :math:`n_u^{-\alpha}`:
+    few users with long histories otherwise make up most of the loss, where recommendations are
+    judged user by user.
+
+    Args:
+        graph: Training interactions and item features.
+        embedding_dim: Width :math:`d`.
+        num_layers: Steps over interactions.
+        num_neighbours: Content neighbours of an item in each modality.
+        k: Experts a node is given.
+        roles: Of the experts; there is one for each role and cue.
+        gated: Whether behaviour gates the experts' channels.
+        side_weight: :math:`\gamma`.
+        content_weight: :math:`\omega`; 0 leaves the content profile out.
+        content_rank: Most directions of a modality in it.
+        user_power: :math:`\alpha`.
+        reg_weight: Penalty on the final vectors of the batch.
+        contrast_weight: Of the contrast of what experts say with the collaborative vectors.
+        drift_weight: Of the templates' drift.
+        train_features: Train the features along.
+        view_b: Whether there is the view with edges by content.
+        loo: Whether cues of users leave out the item that is asked about.
+        moe: Whether there are routers: if not, all experts count alike.
+        templates: Whether experts keep to their roles.
+        route_reg: Whether routing has losses.
+        two_stage: Whether their weights follow the schedule: if not, both are on from the start.
+        router: Name of the router that is wrapped.
+        temperature: Of the contrast.
+        schedule_kwargs: Of the schedule.
+
+    Shapes:
+        - **users:** :math:`(U, d + F)`
+        - **items:** :math:`(I, d + F)`
+
+    Raises:
+        ConfigError: A setting is out of range.
+    """
+
+    def __init__(
+        self,
+        graph: InteractionGraph,
+        embedding_dim: int = 64,
+        num_layers: int = 2,
+        num_neighbours: int = 10,
+        k: int = 3,
+        roles: Sequence[str] = tuple(ROLES),
+        gated: bool = True,
+        side_weight: float = 1 / 3,
+        content_weight: float = 0.8,
+        content_rank: int = 128,
+        user_power: float = 0.5,
+        reg_weight: float = 1e-3,
+        contrast_weight: float = 1e-3,
+        drift_weight: float = 1e-3,
+        train_features: bool = True,
+        view_b: bool = True,
+        loo: bool = False,
+        moe: bool = True,
+        templates: bool = True,
+        route_reg: bool = True,
+        two_stage: bool = True,
+        router: str = "topk",
+        temperature: float = 0.2,
+        schedule_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(graph)
+        self.cue_names = ["behaviour", *graph.modalities]
+        self.num_cues = len(self.cue_names)
+        num_experts = len(roles) * self.num_cues
+        if not 1 <= k <= num_experts:
+            raise ConfigError(
+                f"k is the number of experts a node is given: expected 1 <= k <= {num_experts} "
+                f"({len(roles)} roles of {self.num_cues} cues), got k={k}"
+            )
+        self.embedding_dim, self.k = embedding_dim, k
+        self.side_weight, self.content_weight = side_weight, content_weight
+        self.user_power, self.reg_weight = user_power, reg_weight
+        self.contrast_weight, self.drift_weight = contrast_weight, drift_weight
+        self.loo, self.moe, self.route_reg, self.two_stage = loo, moe, route_reg, two_stage
+        self.temperature = temperature
+        self.view_a = graph.normalized
+        self.view_b: SparseOperator | None = None
+        near: Mapping[str, SparseOperator] = {}
+        if graph.modalities:
+            near, merged = content_graphs(graph, ContentKNN(k=num_neighbours))
+            if view_b:
+                self.view_b = DualView(graph, merged).b
+        for m, op in enumerate(near.values()):
+            setattr(self, f"neighbours_{m}", gcn_normalize(op))
+        self.encoder = LightEncoder(self.num_users, self.num_items, embedding_dim, num_layers)
+        self.fusion = DegreeFusion(graph.user_degree, graph.item_degree)
+        self.cues = ModalityCues(graph, embedding_dim, train_features)
+        self.experts = StructuredExperts(embedding_dim, self.num_cues, roles, gated, templates)
+        if not two_stage:
+            schedule_kwargs = {**(schedule_kwargs or {}), "noise": 0.0}
+        self.routing = CueRouter(
+            embedding_dim,
+            self.num_cues,
+            num_experts,
+            k,
+            router=router,
+            schedule_kwargs=schedule_kwargs,
+        )
+        self.profile = ContentProfile(graph, content_rank)
+        weight = graph.user_degree.clamp_min(1).float().pow(-user_power)
+        mean = weight[graph.user].mean() if graph.user.numel() else weight.new_ones(())
+        self.register_buffer("user_weight", weight / mean, persistent=False)
+        self.register_buffer("user_degree", graph.user_degree.float(), persistent=False)
+        self.register_buffer("item_degree", graph.item_degree.float(), persistent=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw everything anew, and start the schedule over."""
+        for module in (self.encoder, self.fusion, self.cues, self.experts, self.routing):
+            module.reset_parameters()
+
+    @property
+    def schedule_done(self) -> bool:
+        """Whether routing losses have reached their final weights, or there are none."""
+        if not (self.moe and self.route_reg and self.two_stage):
+            return True
+        return self.routing.router.schedule.ramp >= 1
+
+    @property
+    def may_stop(self) -> bool:
+        """Early stopping waits for the end of the schedule's ramp."""
+        return self.schedule_done
+
+    @property
+    def expert_names(self) -> list[str]:
+        """The experts by role and cue."""
+        return self.experts.names(self.cue_names)
+
+    def end_epoch(self) -> dict[str, Any]:
+        """Move the schedule on; gives what the record of an epoch tells of routing."""
+        told: dict[str, Any] = {"template_drift": float(self.experts.drift.detach().norm())}
+        if not self.moe:
+            return told
+        schedule = self.routing.router.schedule
+        self.routing.router.step()
+        h_s, h_c, share = schedule._monitors.tolist()
+        return {
+            **told,
+            "stage": schedule.stage,
+            "trigger_epoch": schedule.trigger_epoch,
+            "trigger_reason": schedule.reason,
+            "ramp": schedule.ramp,
+            "lambda_c": float(schedule.lambda_c),
+            "lambda_s": float(schedule.lambda_s),
+            "noise": float(schedule.noise),
+            "entropy_sample": h_s,
+            "entropy_mean": h_c,
+            "largest_share": share,
+        }
+
+    def encode(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Collaborative vectors of users and items, and the cues of their modalities."""
+        user, item = self.encoder(self.view_a)
+        if self.view_b is not None:
+            user, item = self.fusion((user, item), self.encoder(self.view_b))
+        near = [getattr(self, f"neighbours_{m}") for m in range(self.num_cues - 1)]
+        user_cues, item_cues = self.cues(self.encoder.item, near, self.view_a)
+        return user, item, user_cues, item_cues
+
+    def side(
+        self, users: tuple[Tensor, Tensor, Tensor], items: tuple[Tensor, Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, Routing | None]:
+        """What experts add to some users and items, and how those were routed.
+
+        Args:
+            users: Collaborative vectors ``[B, d]``, cues ``[B, (M - 1) d]``, degrees ``[B]``.
+            items: Likewise ``[C, ...]``.
+        """
+        found = []
+        stacked = [self._stack(*part[:2]) for part in (users, items)]
+        routing = None
+        if self.moe:
+            routing = self.routing((stacked[0], users[2]), (stacked[1], items[2]))
+        start = 0
+        for part, cues in zip((users, items), stacked, strict=True):
+            end = start + cues.size(0)
+            own = self._even(cues) if routing is None else rows(routing, start, end)
+            found.append(self.side_weight * self.experts(cues, part[0], own))
+            start = end
+        return found[0], found[1], routing
+
+    def loss(self, user: Tensor, positive: Tensor, negative: Tensor) -> dict[str, Tensor]:
+        """Ranking, contrast, penalty, templates and routing."""
+        of_users, of_items, user_cues, item_cues = self.encode()
+        items, i = torch.cat([positive, negative]).unique(return_inverse=True)
+        p, n = i.split(positive.numel())
+        if self.loo:
+            users, u = user, torch.arange(user.numel(), device=user.device)
+            cue = self.cues.leave_one_out(user_cues, item_cues, user, positive)
+        else:
+            users, u = user.unique(return_inverse=True)
+            cue = user_cues[users]
+        user_base, item_base = of_users[users], of_items[items]
+        user_side, item_side, routing = self.side(
+            (user_base, cue, self.user_degree[users]),
+            (item_base, item_cues[items], self.item_degree[items]),
+        )
+        final_users, final_items = user_base + user_side, item_base + item_side
+        a, b, c = final_users[u], final_items[p], final_items[n]
+        weight = self.user_weight[user]
+        margin = (a * (b - c)).sum(dim=1)
+        if self.content_weight:
+            apart = self.profile.items[positive] - self.profile.items[negative]
+            likeness = (self.profile.leave_one_out(user, positive) * apart).sum(dim=1)
+            margin = margin + self.content_weight * likeness
+        root = weight.sqrt().unsqueeze(1)
+        terms = {
+            "bpr": -(weight * nn.functional.logsigmoid(margin)).mean(),
+            "l2": self.reg_weight * l2_loss(root * a, root * b, root * c),
+        }
+        if self.contrast_weight:
+            first = _first(user) if self.loo else torch.arange(users.numel(), device=user.device)
+            liked, met = _some(p.unique()), _some(first)
+            contrast = info_nce(item_side[liked], item_base[liked], self.temperature)
+            contrast = contrast + info_nce(user_side[met], user_base[met], self.temperature)
+            terms["contrast"] = self.contrast_weight * contrast
+        if self.drift_weight and self.experts.templates:
+            terms["templates"] = self.drift_weight * self.experts.penalty()
+        if routing is not None:
+            router = self.routing.router
+            if self.training:
+                router.observe(routing)
+            if self.route_reg:
+                terms["routing"] = self._routing_loss(routing)
+        return terms
+
+    def vectors(self) -> tuple[Tensor, Tensor]:
+        """Final vectors, the content profile behind them."""
+        user, item, user_cues, item_cues = self.encode()
+        user_side, item_side, _ = self.side(
+            (user, user_cues, self.user_degree), (item, item_cues, self.item_degree)
+        )
+        users, items = user + user_side, item + item_side
+        if not self.content_weight:
+            return users, items
+        profile = self.content_weight * self.profile.users()
+        return torch.cat([users, profile], dim=1), torch.cat([items, self.profile.items], dim=1)
+
+    def explain(self, prepared: Any, users: Tensor, items: Tensor) -> dict[str, Tensor]:
+        r"""What gave the score of each pair; the contributions sum to the score.
+
+        With :math:`y = e + \sum_{km} t_{km}`, expert :math:`k` by cue :math:`m` gave
+        :math:`\frac12 (\langle y_u, t_{i,km} \rangle + \langle t_{u,km}, y_i \rangle)`, the
+        collaborative vectors likewise with :math:`e`, and the profile a term a modality.
+        """
+        of_users, of_items = (x[rows_] for x, rows_ in zip(prepared, (users, items), strict=True))
+        width = self.embedding_dim
+        y_u, y_i = of_users[:, :width], of_items[:, :width]
+        with torch.no_grad():
+            user, item, user_cues, item_cues = self.encode()
+            t_u, t_i = self._parts(
+                (user[users], user_cues[users], self.user_degree[users]),
+                (item[items], item_cues[items], self.item_degree[items]),
+            )
+            told = {"collaborative": ((y_u * item[items]).sum(1) + (user[users] * y_i).sum(1)) / 2}
+            gave = torch.einsum("nd,nkmd->nkm", y_u, t_i)
+            gave = (gave + torch.einsum("nkmd,nd->nkm", t_u, y_i)) / 2
+        for k, expert in enumerate(self.expert_names):
+            for m, cue in enumerate(self.cue_names):
+                told[f"{cue} by {expert}"] = gave[:, k, m]
+        if self.content_weight:
+            left = self.profile.split(of_users[:, width:])
+            right = self.profile.split(of_items[:, width:])
+            for name in left:
+                told[f"likeness {name}"] = (left[name] * right[name]).sum(dim=1)
+        return told
+
+    def _parts(self, *sides: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, ...]:
+        stacked = [self._stack(*part[:2]) for part in sides]
+        found, start = [], 0
+        routing = None
+        if self.moe:
+            routing = self.routing((stacked[0], sides[0][2]), (stacked[1], sides[1][2]))
+        for part, cues in zip(sides, stacked, strict=True):
+            end = start + cues.size(0)
+            own = self._even(cues) if routing is None else rows(routing, start, end)
+            found.append(self.side_weight * self.experts.parts(cues, part[0], own))
+            start = end
+        return tuple(found)
+
+    def _stack(self, base: Tensor, cues: Tensor) -> Tensor:
+        return torch.cat([base, cues], dim=1).unflatten(1, (self.num_cues, self.embedding_dim))
+
+    def _even(self, cues: Tensor) -> Routing:
+        """All experts alike."""
+        experts = self.experts.num_experts
+        index = torch.arange(experts, device=cues.device).expand(cues.size(0), -1)
+        weight = cues.new_full((cues.size(0), experts), 1 / experts)
+        return Routing(index, weight, weight)
+
+    def _routing_loss(self, routing: Routing) -> Tensor:
+        router = self.routing.router
+        return router.loss(routing)
+
+
+def _some(nodes: Tensor) -> Tensor:
+    """At most :data:`CONTRASTED` of them, any."""
+    if nodes.numel() <= CONTRASTED:
+        return nodes
+    return nodes[torch.randperm(nodes.numel(), device=nodes.device)[:CONTRASTED]]
+
+
+def _first(values: Tensor) -> Tensor:
+    """One position of each distinct value."""
+    distinct, inverse = values.unique(return_inverse=True)
+    position = torch.arange(values.numel(), device=values.device)
+    return torch.empty_like(distinct).scatter_(0, inverse, position)
