@@ -12,9 +12,12 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import recommend_tables
+from markdown_table import table
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -34,12 +37,6 @@ CHOSEN = {
 }
 #: Models of the routing experiment, in the order of its tables.
 VARIANTS = ("vanilla", "similarity", "attention", "frozen", "dense")
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, figures to the right."""
-    rule = ["---", *["--:"] * (len(head) - 1)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows))
 
 
 def fewshot(result: Mapping[str, Any]) -> str:
@@ -318,6 +315,10 @@ TABLES = {
     "similarity_overhead": ("similarity_routing.json", similarity_overhead),
     "similarity_temperature": ("similarity_routing.json", similarity_temperature),
     "similarity_settings": ("similarity_routing.json", similarity_settings),
+    "recommend": ("recommend.json", recommend_tables.quality),
+    "recommend_buckets": ("recommend.json", recommend_tables.buckets),
+    "recommend_speed": ("recommend_speed.json", recommend_tables.speed),
+    "recommend_growth": ("recommend_growth.json", recommend_tables.growth),
 }
 
 
