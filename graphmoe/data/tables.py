@@ -70,10 +70,15 @@ def read_table(
             if header is None:
                 header = columns is not None or not _first_line_is_numbers(path, suffix)
             table = pd.read_csv(path, sep=separator, header=0 if header else None, **options)
+            if not isinstance(table.index, pd.RangeIndex):
+                # Pandas would take the first cells for names of rows.
+                raise DataError(f"{path}: its lines have more cells than the first line names")
+    except DataError:
+        raise
     except pd.errors.EmptyDataError:
         raise DataError(f"{path}: the file is empty") from None
     except (ValueError, OSError, EOFError, zlib.error, pd.errors.ParserError) as error:
-        raise DataError(f"{path}: not a readable table ({error})") from error
+        raise DataError(f"{path}: not a readable table ({' '.join(str(error).split())})") from error
     table.columns = [str(name) for name in table.columns]
     if columns is None:
         return table

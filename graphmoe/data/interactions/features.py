@@ -47,7 +47,7 @@ def read_item_features(path: Path, text_encoder: str | TextEncoder = "sentence")
         MissingExtraError: It holds text, and the extra that encodes it is not installed.
     """
     if path.suffix.lower() in ARRAYS:
-        return ItemFeatures(read_features(path).numpy(), None, str(path))
+        return ItemFeatures(np.atleast_1d(read_features(path).numpy()), None, str(path))
     table, column = _read_with_ids(path)
     if not len(table):
         raise DataError(f"{path}: there are no features in it")

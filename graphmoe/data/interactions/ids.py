@@ -48,7 +48,12 @@ def clean_ids(values: Any, where: str, role: str) -> np.ndarray:
             got = float(numbers[fraction.argmax()])
             raise DataError(f"{where}: {role} ids must be whole numbers or text, got {got!r}")
         return numbers.astype(np.int64)
-    codes, distinct = pd.factorize(column, use_na_sentinel=False)
+    try:
+        codes, distinct = pd.factorize(column, use_na_sentinel=False)
+    except TypeError:
+        raise DataError(
+            f"{where}: {role} ids must be whole numbers or text, got {column.iloc[0]!r}"
+        ) from None
     words = [value.decode() if isinstance(value, bytes) else str(value) for value in distinct]
     if all(map(_WHOLE.fullmatch, words)):
         return np.array([int(word) for word in words], dtype=np.int64)[codes]

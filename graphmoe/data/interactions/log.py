@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from graphmoe.data.interactions.ids import clean_ids
-from graphmoe.data.tables import read_table
-from graphmoe.errors import DataError, nearest
+from graphmoe.data.tables import ARRAYS, read_table
+from graphmoe.errors import ConfigError, DataError, nearest, unknown_name
 
 #: What the columns of published files are called, the first being ours. Case does not matter, nor
 #: does a type behind a colon (``user_id:token``).
@@ -68,9 +68,14 @@ def read_log(path: Path, name: str, columns: Mapping[str, str] | None = None) ->
             :data:`COLUMNS` do not tell.
 
     Raises:
+        ConfigError: ``columns`` names another role.
         DataError: The file cannot be read, a column is missing, or an id, a date or a split is
             wrong.
     """
+    if unknown := [role for role in columns or {} if role not in COLUMNS]:
+        raise ConfigError(unknown_name("column role", unknown[0], COLUMNS))
+    if path.suffix.lower() in ARRAYS:
+        raise DataError(f"{path}: interactions are a table (.csv, .tsv, .inter or .parquet)")
     if is_parquet(path):
         table = read_table(path)
         found = _find_columns(list(table.columns), columns or {}, path)
@@ -79,7 +84,7 @@ def read_log(path: Path, name: str, columns: Mapping[str, str] | None = None) ->
         # As text, so that "007" is not read as 7 and an id "NA" is not read as nothing.
         table = read_table(
             path, header=True, dtype=str, keep_default_na=False, na_values=["", "nan", "NaN"],
-            usecols=list(found.values()), skipinitialspace=True,
+            skipinitialspace=True,
         )  # fmt: skip
     if not len(table):
         raise DataError(f"{path}: there are no interactions in it")

@@ -99,7 +99,7 @@ def locate(source: PathLike, data_root: PathLike | None = None) -> Interactions 
             f"the files of {name!r} are not there (looked in {folder}); name the folder above with "
             f"data_root (--data-root) or {DATA_VARIABLE}, or give the path of your own copy"
         )
-    if path.exists():
+    if asked and path.exists():
         return path
     if is_log_file(path) or os.sep in asked:
         raise MissingDataError(f"{asked}: no such file or folder")

@@ -48,6 +48,9 @@ def test_a_pair_that_is_trained_on_is_not_tested_on(tmp_path: Path) -> None:
         ("0,1\n1,2\n", "no column 'user'.*names 0, 1"),
         ("user,item,split\n", "no interactions in it"),
         ("", "the file is empty"),
+        ("user,item\n1,2\n1,3,4\n", "not a readable table .*saw 3"),
+        ("user,item\n1,2,3\n1,3,4\n", "more cells than the first line names"),
+        ("user;item\n1;2\n", "its first line names user;item"),
         ("user,item,split\n1,2,0\n1,3,3\n", "a split is 0 .train., .*got '3'"),
         ("user,item,split\n1,2,0\n1,3,\n", "a split is 0"),
         (
@@ -71,9 +74,17 @@ def test_fractions_are_no_ids(tmp_path: Path) -> None:
         load_interactions(tmp_path / "log.parquet", split="random")
 
 
+def test_lists_are_no_ids(tmp_path: Path) -> None:
+    pd.DataFrame({"user": [1, 2], "item": [[1], [2]]}).to_parquet(tmp_path / "log.parquet")
+    with pytest.raises(DataError, match="item ids must be whole numbers or text"):
+        load_interactions(tmp_path / "log.parquet", split="random")
+
+
 def test_a_named_column_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="'users' for the user.*did you mean 'user'"):
         load_interactions(write(tmp_path), columns={"user": "users"})
+    with pytest.raises(ConfigError, match="unknown column role 'usr'.*did you mean 'user'"):
+        load_interactions(write(tmp_path), columns={"usr": "user"})
 
 
 @pytest.mark.parametrize("cut", [0.5, 0.9])
@@ -205,6 +216,23 @@ def test_wrong_tables_of_features(tmp_path: Path, text: str, says: str) -> None:
         load_interactions(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("array", "says"),
+    [
+        (np.zeros((3, 2, 2)), r"shape \[items, width\]"),
+        (np.zeros((3, 0)), r"shape \[items, width\]"),
+        (np.float64(3), "1 rows of features"),
+        (np.array(["a", "b", "c"]), "expected numbers"),
+        (np.array([1, None, {}], dtype=object), "allow_pickle=False"),
+    ],
+)
+def test_wrong_arrays_of_features(tmp_path: Path, array: np.ndarray, says: str) -> None:
+    write(tmp_path)
+    np.save(tmp_path / "image_feat.npy", array)
+    with pytest.raises(DataError, match=says):
+        load_interactions(tmp_path)
+
+
 def test_lists_of_different_length(tmp_path: Path) -> None:
     write(tmp_path)
     frame = pd.DataFrame({"item": [0, 1], "v": [[1.0, 2.0], [3.0]]})
@@ -227,6 +255,11 @@ def test_names_and_paths_that_are_wrong(tmp_path: Path) -> None:
         load_interactions("tiktak")
     with pytest.raises(MissingDataError, match="no such file or folder"):
         load_interactions(tmp_path / "nowhere")
+    np.save(tmp_path / "log.npy", np.ones((2, 2)))
+    with pytest.raises(DataError, match="interactions are a table"):
+        load_interactions(tmp_path / "log.npy")
+    with pytest.raises(ConfigError, match="unknown interactions ''"):
+        load_interactions("")
     with pytest.raises(ConfigError, match="brings its own features"):
         load_interactions("planted_tastes", modalities={"a": "b.npy"})
     write(tmp_path)
