@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
-from graphmoe.ops.bipartite import bipartite_step
 from graphmoe.ops.sparse import SparseOperator
 
 
@@ -19,18 +21,41 @@ def light_propagate(
 
     From `"LightGCN: Simplifying and Powering Graph Convolution Network for Recommendation"
     <https://arxiv.org/abs/2002.02126>`_, equations 3 and 4 with :math:`\alpha_l = 1/(L+1)`. Equal
-    to as many PyG ``LGConv`` on the undirected graph; each half is a product in compressed rows.
+    to as many PyG ``LGConv`` on the undirected graph.
+
+    The sum is taken as :math:`X + \hat{A}(X + \hat{A} X)`, so that a step is one product in
+    compressed rows that adds to what is there; and as :math:`\hat{A}` is symmetric, the gradient
+    is the same sum again.
 
     Args:
         op: The half :math:`\hat{R}`, normalised, shape :math:`(U, I)`.
         user: :math:`E^{(0)}` of users, shape :math:`(U, d)`.
         item: :math:`E^{(0)}` of items, shape :math:`(I, d)`.
-        layers: :math:`L`; zero returns the arguments.
+        layers: :math:`L`; zero changes nothing.
     """
     if layers < 0:
         raise ValueError(f"expected a number of layers >= 0, got {layers}")
-    users, items = user, item
-    for _ in range(layers):
-        user, item = bipartite_step(op, user, item)
-        users, items = users + user, items + item
-    return users / (layers + 1), items / (layers + 1)
+    return _MeanOfLayers.apply(user, item, op, layers)
+
+
+class _MeanOfLayers(torch.autograd.Function):
+    """Its own transpose, hence its own backward."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, user: Tensor, item: Tensor, op: SparseOperator, layers: int
+    ) -> tuple[Tensor, Tensor]:
+        ctx.op, ctx.layers = op, layers
+        first_user, first_item = user / (layers + 1), item / (layers + 1)
+        user, item = first_user, first_item
+        for _ in range(layers):
+            user, item = (
+                op.add_product(first_user.clone(), item, 1.0),
+                op.t().add_product(first_item.clone(), user, 1.0),
+            )
+        return user, item
+
+    @staticmethod
+    def backward(ctx: Any, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        user, item = light_propagate(ctx.op, user, item, ctx.layers)
+        return user, item, None, None

@@ -14,6 +14,23 @@ if TYPE_CHECKING:
     from graphmoe.nn.recommend.graph import InteractionGraph
 
 
+def draw_vectors(std: float | None, *vectors: Tensor) -> None:
+    """Draw the vectors of users and items, in place.
+
+    Their length at the start decides how soon training memorises: it is worth a search.
+
+    Args:
+        std: Standard deviation of normal entries; ``None`` for Xavier-uniform ones, which are
+            shorter the more users and items there are.
+        vectors: Parameters ``[N, d]``.
+    """
+    for weight in vectors:
+        if std is None:
+            nn.init.xavier_uniform_(weight)
+        else:
+            nn.init.normal_(weight, std=std)
+
+
 class Recommender(nn.Module):
     r"""Base class of all recommenders.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from graphmoe.nn.recommend.base import Recommender
+from graphmoe.nn.recommend.base import Recommender, draw_vectors
 from graphmoe.nn.recommend.losses import bpr_loss, l2_loss
 from graphmoe.registry import recommenders
 
@@ -31,6 +31,7 @@ class BPRMF(Recommender):
         graph: Training interactions.
         embedding_dim: Width :math:`d`.
         reg_weight: :math:`\lambda`.
+        init_std: Of the vectors at the start; see :func:`draw_vectors`. (default: Xavier-uniform)
 
     Shapes:
         - **users:** :math:`(U, d)`
@@ -38,18 +39,21 @@ class BPRMF(Recommender):
     """
 
     def __init__(
-        self, graph: InteractionGraph, embedding_dim: int = 64, reg_weight: float = 1e-2
+        self,
+        graph: InteractionGraph,
+        embedding_dim: int = 64,
+        reg_weight: float = 1e-2,
+        init_std: float | None = None,
     ) -> None:
         super().__init__(graph)
-        self.embedding_dim, self.reg_weight = embedding_dim, reg_weight
+        self.embedding_dim, self.reg_weight, self.init_std = embedding_dim, reg_weight, init_std
         self.user = nn.Parameter(torch.empty(self.num_users, embedding_dim))
         self.item = nn.Parameter(torch.empty(self.num_items, embedding_dim))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the vectors anew: Xavier-uniform."""
-        nn.init.xavier_uniform_(self.user)
-        nn.init.xavier_uniform_(self.item)
+        """Draw the vectors anew."""
+        draw_vectors(self.init_std, self.user, self.item)
 
     def loss(self, user: Tensor, positive: Tensor, negative: Tensor) -> dict[str, Tensor]:
         """Ranking, and the penalty on the vectors of the batch."""

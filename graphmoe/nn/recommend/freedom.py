@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch_geometric.nn.inits import reset
 
 from graphmoe.errors import ConfigError, DataError
-from graphmoe.nn.recommend.base import Recommender
+from graphmoe.nn.recommend.base import Recommender, draw_vectors
 from graphmoe.nn.recommend.losses import bpr_loss
 from graphmoe.nn.recommend.modality_projection import ModalityProjection
 from graphmoe.ops import SparseOperator
@@ -49,6 +49,7 @@ class FREEDOM(Recommender):
         dropout: Share of the interactions left out of an epoch.
         feature_weight: :math:`\lambda`.
         train_features: Train the features along.
+        init_std: Of the vectors at the start; see :func:`draw_vectors`. (default: Xavier-uniform)
 
     Shapes:
         - **users:** :math:`(U, d)`
@@ -70,6 +71,7 @@ class FREEDOM(Recommender):
         dropout: float = 0.8,
         feature_weight: float = 1e-3,
         train_features: bool = True,
+        init_std: float | None = None,
     ) -> None:
         super().__init__(graph)
         if not graph.modalities:
@@ -80,6 +82,7 @@ class FREEDOM(Recommender):
         self.num_item_layers, self.k = num_item_layers, k
         self.dropout, self.feature_weight = dropout, feature_weight
         self.weights = weights
+        self.init_std = init_std
         self.operator = graph.normalized
         self.thinned = self.operator
         self.neighbours = _neighbour_means(graph, k, weights)
@@ -92,9 +95,8 @@ class FREEDOM(Recommender):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw everything anew: vectors Xavier-uniform, maps as PyTorch does."""
-        nn.init.xavier_uniform_(self.user)
-        nn.init.xavier_uniform_(self.item)
+        """Draw everything anew: the vectors, maps as PyTorch does."""
+        draw_vectors(self.init_std, self.user, self.item)
         reset(self.projections)
 
     def begin_epoch(self, epoch: int, generator: torch.Generator) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from graphmoe.nn.recommend.base import Recommender
+from graphmoe.nn.recommend.base import Recommender, draw_vectors
 from graphmoe.nn.recommend.losses import bpr_loss, l2_loss
 from graphmoe.ops.light_propagation import light_propagate
 from graphmoe.registry import recommenders
@@ -33,6 +33,8 @@ class LightGCN(Recommender):
         embedding_dim: Width :math:`d`.
         num_layers: Steps of propagation :math:`L`.
         reg_weight: :math:`\lambda`.
+        init_std: Of the vectors at the start; ``None`` for Xavier-uniform. (default: 0.1, as in the
+            authors' code; the paper says Xavier)
 
     Shapes:
         - **users:** :math:`(U, d)`
@@ -45,19 +47,19 @@ class LightGCN(Recommender):
         embedding_dim: int = 64,
         num_layers: int = 2,
         reg_weight: float = 1e-4,
+        init_std: float | None = 0.1,
     ) -> None:
         super().__init__(graph)
         self.embedding_dim, self.num_layers = embedding_dim, num_layers
-        self.reg_weight = reg_weight
+        self.reg_weight, self.init_std = reg_weight, init_std
         self.operator = graph.normalized
         self.user = nn.Parameter(torch.empty(self.num_users, embedding_dim))
         self.item = nn.Parameter(torch.empty(self.num_items, embedding_dim))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the vectors anew: Xavier-uniform."""
-        nn.init.xavier_uniform_(self.user)
-        nn.init.xavier_uniform_(self.item)
+        """Draw the vectors anew."""
+        draw_vectors(self.init_std, self.user, self.item)
 
     def loss(self, user: Tensor, positive: Tensor, negative: Tensor) -> dict[str, Tensor]:
         """Ranking by the smoothed vectors, and the penalty on the batch's own ones."""

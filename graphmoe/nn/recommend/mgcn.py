@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch_geometric.nn.inits import reset
 
 from graphmoe.errors import ConfigError, DataError
-from graphmoe.nn.recommend.base import Recommender
+from graphmoe.nn.recommend.base import Recommender, draw_vectors
 from graphmoe.nn.recommend.behaviour_aware_fuser import BehaviourAwareFuser
 from graphmoe.nn.recommend.losses import bpr_loss, info_nce, l2_loss
 from graphmoe.nn.recommend.modality_projection import ModalityProjection
@@ -50,6 +50,7 @@ class MGCN(Recommender):
         temperature: Of the contrast.
         reg_weight: :math:`\lambda`.
         train_features: Train the features along.
+        init_std: Of the vectors at the start; see :func:`draw_vectors`. (default: Xavier-uniform)
 
     Shapes:
         - **users:** :math:`(U, d)`
@@ -71,6 +72,7 @@ class MGCN(Recommender):
         temperature: float = 0.2,
         reg_weight: float = 1e-4,
         train_features: bool = True,
+        init_std: float | None = None,
     ) -> None:
         super().__init__(graph)
         if not graph.modalities:
@@ -81,6 +83,7 @@ class MGCN(Recommender):
         self.num_item_layers, self.k = num_item_layers, k
         self.contrast_weight, self.temperature = contrast_weight, temperature
         self.reg_weight = reg_weight
+        self.init_std = init_std
         self.operator = graph.normalized
         knn = ContentKNN(k=k - 1)
         self.neighbours = [
@@ -103,9 +106,8 @@ class MGCN(Recommender):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw everything anew: vectors Xavier-uniform, maps as PyTorch does."""
-        nn.init.xavier_uniform_(self.user)
-        nn.init.xavier_uniform_(self.item)
+        """Draw everything anew: the vectors, maps as PyTorch does."""
+        draw_vectors(self.init_std, self.user, self.item)
         for module in (self.projections, self.gates, self.fuser):
             reset(module)
 
