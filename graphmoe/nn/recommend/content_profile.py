@@ -47,7 +47,8 @@ class ContentProfile(nn.Module):
     def __init__(self, graph: InteractionGraph, max_rank: int = 128) -> None:
         super().__init__()
         self.modalities = list(graph.modalities)
-        parts, self.widths = [], []
+        parts: list[Tensor] = []
+        self.widths: list[int] = []
         for name, x in graph.modalities.items():
             whitening = _whitening(x[graph.present[name]], max_rank)
             self.register_buffer(f"whiten_{len(parts)}", whitening, persistent=False)

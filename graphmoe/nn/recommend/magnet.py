@@ -15,6 +15,7 @@ from graphmoe.nn.recommend.cue_router import CueRouter, rows
 from graphmoe.nn.recommend.degree_fusion import DegreeFusion
 from graphmoe.nn.recommend.light_encoder import LightEncoder
 from graphmoe.nn.recommend.losses import info_nce, l2_loss
+from graphmoe.nn.recommend.magnet_side import MagnetSide
 from graphmoe.nn.recommend.modality_cues import ModalityCues
 from graphmoe.nn.recommend.structured_experts import ROLES, StructuredExperts
 from graphmoe.ops import SparseOperator, gcn_normalize
@@ -86,6 +87,10 @@ class MAGNET(Recommender):
         ConfigError: A setting is out of range.
     """
 
+    user_weight: Tensor
+    user_degree: Tensor
+    item_degree: Tensor
+
     def __init__(
         self,
         graph: InteractionGraph,
@@ -122,7 +127,7 @@ class MAGNET(Recommender):
                 f"k is the number of experts a node is given: expected 1 <= k <= {num_experts} "
                 f"({len(roles)} roles of {self.num_cues} cues), got k={k}"
             )
-        self.embedding_dim, self.k = embedding_dim, k
+        self.embedding_dim, self.k, self.num_neighbours = embedding_dim, k, num_neighbours
         self.side_weight, self.content_weight = side_weight, content_weight
         self.user_power, self.reg_weight = user_power, reg_weight
         self.contrast_weight, self.drift_weight = contrast_weight, drift_weight
@@ -134,7 +139,8 @@ class MAGNET(Recommender):
         if graph.modalities:
             near, merged = content_graphs(graph, ContentKNN(k=num_neighbours))
             if view_b:
-                self.view_b = DualView(graph, merged).b
+                self.dual = DualView(graph, merged)
+                self.view_b = self.dual.b
         for m, op in enumerate(near.values()):
             setattr(self, f"neighbours_{m}", gcn_normalize(op))
         self.encoder = LightEncoder(self.num_users, self.num_items, embedding_dim, num_layers)
@@ -281,41 +287,71 @@ class MAGNET(Recommender):
 
     def vectors(self) -> tuple[Tensor, Tensor]:
         """Final vectors, the content profile behind them."""
+        users, items = self.sides()
+        return users.final, items.final
+
+    def sides(self) -> tuple[MagnetSide, MagnetSide]:
+        """All users and all items."""
         user, item, user_cues, item_cues = self.encode()
-        user_side, item_side, _ = self.side(
+        return self.complete(
             (user, user_cues, self.user_degree), (item, item_cues, self.item_degree)
         )
-        users, items = user + user_side, item + item_side
-        if not self.content_weight:
-            return users, items
-        profile = self.content_weight * self.profile.users()
-        return torch.cat([users, profile], dim=1), torch.cat([items, self.profile.items], dim=1)
 
-    def explain(self, prepared: Any, users: Tensor, items: Tensor) -> dict[str, Tensor]:
+    def complete(
+        self,
+        users: tuple[Tensor, Tensor, Tensor],
+        items: tuple[Tensor, Tensor, Tensor],
+        profiles: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[MagnetSide, MagnetSide]:
+        """Some users and items with what experts and the content profile add to them.
+
+        Args:
+            users: Collaborative vectors, cues and degrees, as :meth:`side` takes them.
+            items: Likewise.
+            profiles: Content profiles of both; ``None``: those of all users and items.
+        """
+        user_side, item_side, _ = self.side(users, items)
+        final = [users[0] + user_side, items[0] + item_side]
+        if self.content_weight:
+            of_users, of_items = profiles or (self.profile.users(), self.profile.items)
+            final[0] = torch.cat([final[0], self.content_weight * of_users], dim=1)
+            final[1] = torch.cat([final[1], of_items], dim=1)
+        return MagnetSide(final[0], *users), MagnetSide(final[1], *items)
+
+    def prepare(self) -> tuple[MagnetSide, MagnetSide]:
+        """All users and all items, without gradients."""
+        with torch.no_grad():
+            return self.sides()
+
+    def score(self, prepared: tuple[MagnetSide, MagnetSide], users: Tensor) -> Tensor:
+        """Dot products of the final vectors."""
+        return prepared[0].final[users] @ prepared[1].final.t()
+
+    def explain(
+        self, prepared: tuple[MagnetSide, MagnetSide], users: Tensor, items: Tensor
+    ) -> dict[str, Tensor]:
         r"""What gave the score of each pair; the contributions sum to the score.
 
         With :math:`y = e + \sum_{km} t_{km}`, expert :math:`k` by cue :math:`m` gave
         :math:`\frac12 (\langle y_u, t_{i,km} \rangle + \langle t_{u,km}, y_i \rangle)`, the
         collaborative vectors likewise with :math:`e`, and the profile a term a modality.
         """
-        of_users, of_items = (x[rows_] for x, rows_ in zip(prepared, (users, items), strict=True))
+        of_users, of_items = prepared[0].rows(users), prepared[1].rows(items)
         width = self.embedding_dim
-        y_u, y_i = of_users[:, :width], of_items[:, :width]
+        y_u, y_i = of_users.final[:, :width], of_items.final[:, :width]
         with torch.no_grad():
-            user, item, user_cues, item_cues = self.encode()
-            t_u, t_i = self._parts(
-                (user[users], user_cues[users], self.user_degree[users]),
-                (item[items], item_cues[items], self.item_degree[items]),
-            )
-            told = {"collaborative": ((y_u * item[items]).sum(1) + (user[users] * y_i).sum(1)) / 2}
+            t_u, t_i = self._parts(of_users[1:], of_items[1:])
+            told = {
+                "collaborative": ((y_u * of_items.base).sum(1) + (of_users.base * y_i).sum(1)) / 2
+            }
             gave = torch.einsum("nd,nkmd->nkm", y_u, t_i)
             gave = (gave + torch.einsum("nkmd,nd->nkm", t_u, y_i)) / 2
         for k, expert in enumerate(self.expert_names):
             for m, cue in enumerate(self.cue_names):
                 told[f"{cue} by {expert}"] = gave[:, k, m]
         if self.content_weight:
-            left = self.profile.split(of_users[:, width:])
-            right = self.profile.split(of_items[:, width:])
+            left = self.profile.split(of_users.final[:, width:])
+            right = self.profile.split(of_items.final[:, width:])
             for name in left:
                 told[f"likeness {name}"] = (left[name] * right[name]).sum(dim=1)
         return told

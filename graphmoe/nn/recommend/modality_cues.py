@@ -46,6 +46,8 @@ class ModalityCues(nn.Module):
     """
 
     item_present: Tensor | None
+    user_degree: Tensor
+    item_degree: Tensor
 
     def __init__(
         self,
