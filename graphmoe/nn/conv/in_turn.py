@@ -28,28 +28,18 @@ def may_take_turns(x: Tensor) -> bool:
     )
 
 
-def in_turn(embed: Embed, weight: Tensor, plan: DispatchPlan) -> Tensor:
-    """The weighted sum of what each node's experts say ``[N, F]``.
+def in_turn(embed: Embed, plan: DispatchPlan) -> Tensor:
+    """The embeddings of all node–expert pairs ``[P, F]``, in the order of ``plan``.
 
-    Sorted rows and their embeddings are as large as ``k`` inputs, and memory that large is new to
-    the processor every time. The rows of one expert stay in its cache: they are gathered, embedded
-    and added to the result before the next expert's are.
+    Rows sorted by expert are as large as ``k`` inputs, and memory that large is new to the
+    processor every time. The rows of one expert stay in its cache: they are gathered and embedded
+    before the next expert's are.
 
     Args:
         embed: Embeds the nodes of one expert, in the order of the plan.
-        weight: Weight of each slot ``[N, k]``.
         plan: From :func:`~graphmoe.ops.dispatch_plan`.
     """
-    sizes = plan.offsets.diff().tolist()
-    gates = weight.view(-1, 1).index_select(0, plan.order).split(sizes)
-    out = None
-    for e, (token, gate) in enumerate(zip(plan.token.split(sizes), gates, strict=True)):
-        if sizes[e] == 0 and (out is not None or any(sizes)):
-            continue  # unless there is no node at all: the width has to come from an expert
-        rows = embed(e, token)
-        if out is None:
-            out = rows.new_zeros(plan.num_tokens, rows.size(1))
-        # No token comes twice among one expert's, so the sum has one order.
-        out.index_add_(0, token, rows * gate.to(rows.dtype))
-    assert out is not None
-    return out
+    tokens = plan.token.split(plan.offsets.diff().tolist())
+    done = [embed(e, token) for e, token in enumerate(tokens) if token.size(0) > 0]
+    # No node at all: the width still has to come from an expert.
+    return torch.cat(done) if done else embed(0, plan.token)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 from torch_geometric.nn import MessagePassing
@@ -199,8 +198,8 @@ class MoEConv(MessagePassing):
             loops = given.is_pair and any(getattr(e, "add_self_loops", 0) for e in self.experts)
             return "dense" if loops or masked or not is_plain_cpu(given.source) else "edge"
         assert self._adapter is not None
-        tracing = torch.compiler.is_compiling()
-        return "dense" if tracing and not self._adapter.traceable(self._convs) else "update"
+        stackable = is_plain_cpu(given.source) or self._adapter.traceable(self._convs)
+        return "update" if stackable else "dense"
 
     def _update(self, given: GraphInput, routing: Routing) -> Tensor:
         adapter = self._adapter
@@ -209,17 +208,17 @@ class MoEConv(MessagePassing):
         everybody = convs if self.shared_expert is None else [*convs, self.shared_expert]
         parts = adapter.aggregate(everybody, given)
         plan = dispatch_plan(routing.index, self.num_experts, routing.mask)
+
+        def embed(e: int, token: Tensor) -> Tensor:
+            rows = tuple([part.index_select(0, token) for part in parts])
+            return adapter.update([convs[e]], rows, torch.tensor([0, token.size(0)]))
+
         if may_take_turns(parts[0]):
-            spans = F.pad(plan.offsets.diff().unsqueeze(1), (1, 0)).unbind()
-
-            def embed(e: int, token: Tensor) -> Tensor:
-                rows = tuple([part.index_select(0, token) for part in parts])
-                return adapter.update([convs[e]], rows, spans[e])
-
-            out = in_turn(embed, routing.weight, plan)
+            done = in_turn(embed, plan)
         else:
             rows = tuple(gather_tokens(part, plan) for part in parts)
-            out = combine(adapter.update(convs, rows, plan.offsets), routing.weight, plan)
+            done = adapter.update(convs, rows, plan.offsets)
+        out = combine(done, routing.weight, plan)
         if self.shared_expert is None:
             return out
         everyone = torch.tensor([0, out.size(0)], device=out.device)

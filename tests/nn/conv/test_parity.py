@@ -9,7 +9,7 @@ import torch
 from brute_force import CASES, EDGES, brute_force, gradients, make, nodes
 from torch_geometric.nn import MLP
 
-from graphmoe.nn.conv import MoEConv
+from graphmoe.nn.conv import MoEConv, aggregation
 from graphmoe.nn.conv.aggregation import Aggregation
 
 
@@ -37,6 +37,31 @@ def test_equals_the_experts_of_each_node_on_the_whole_graph(case: str) -> None:
 def test_for_one_expert_and_for_all(case: str, k: int) -> None:
     layer, given = make(case, k=k, num_experts=4)
     assert_parity(layer, nodes(), given)
+
+
+@pytest.mark.parametrize("router", ["topk", "dynamic"])
+@pytest.mark.parametrize("case", CASES)
+def test_without_gradients_the_same_comes_out(case: str, router: str) -> None:
+    layer, given = make(case, k=2, num_experts=3, shared_expert=True, router=router)
+    with torch.no_grad():
+        layer.router.lin.bias[1] = -50  # nobody chooses one of the experts
+        x = nodes()
+        expected = brute_force(layer, x, EDGES, **given)
+        torch.testing.assert_close(layer(x, EDGES, **given), expected, rtol=1e-9, atol=1e-9)
+        out = layer(x.float().double(), EDGES[:, :0], **{n: v[:0] for n, v in given.items()})
+        assert out.shape == (9, expected.size(1))
+
+
+def test_messages_of_gine_are_added_up_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aggregation, "_IN_CACHE", 6 * 4)  # four edges at a time
+    layer, given = make("GINE", k=2)
+    x = nodes()
+    plain = layer(x, EDGES, **given)
+    monkeypatch.setattr(type(layer.experts[0]), "propagate", None)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x, EDGES, **given), plain, rtol=1e-9, atol=1e-9)
+        with pytest.raises((IndexError, RuntimeError)):
+            layer(x, EDGES.where(EDGES != 8, 9), **given)
 
 
 @pytest.mark.parametrize("case", ["SAGE", "GINE", "GAT", "GAT edges", "Transformer"])
