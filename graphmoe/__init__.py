@@ -18,6 +18,9 @@ _LAZY = {
     "MultiView": "graphmoe.transforms",
     "available_graphs": "graphmoe.data",
     "load_graph": "graphmoe.data",
+    "load_interactions": "graphmoe.data.interactions",
+    "load_recommender": "graphmoe.api",
+    "recommend": "graphmoe.api",
     "pretrain": "graphmoe.api",
     "fuse": "graphmoe.api",
     "embed": "graphmoe.api",
@@ -49,16 +52,22 @@ __all__ = [
     "embed",
     "fuse",
     "load_graph",
+    "load_interactions",
+    "load_recommender",
     "predict",
     "pretrain",
+    "recommend",
 ]
 
 if TYPE_CHECKING:
     from graphmoe.api.apply import embed, predict
     from graphmoe.api.fuse import fuse
     from graphmoe.api.pretrain import pretrain
+    from graphmoe.api.recommend import recommend
+    from graphmoe.api.recommend_run import load_recommender
     from graphmoe.checkpoint import ExpertBank
     from graphmoe.data import available_graphs, load_graph
+    from graphmoe.data.interactions import load_interactions
     from graphmoe.nn import MultiViewEncoder, TaskExpertFusion
     from graphmoe.transforms import MultiView
 
