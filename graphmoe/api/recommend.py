@@ -18,8 +18,9 @@ from graphmoe.api.recommend_run import (
     summarise,
     write_config,
 )
-from graphmoe.checkpoint.files import make_folder, write_bytes
+from graphmoe.checkpoint.files import TEMPORARY, discard, make_folder, write_bytes
 from graphmoe.checkpoint.sealed import dump_sealed
+from graphmoe.checkpoint.store import training_lock
 from graphmoe.config import RecommendConfig, check_recommender, load_config
 from graphmoe.errors import ConfigError
 from graphmoe.training.device import resolve_device
@@ -117,20 +118,23 @@ def recommend(
     if against is not None:
         seeds_of(against)  # that there is such a run shows before hours of training
     make_folder(root)
-    if search:
-        from graphmoe.api.recommend_search import run_search
+    with training_lock(root, "run", "the {} in"):
+        for stale in root.glob(f"{TEMPORARY}*"):  # of a run that was killed
+            discard(stale)
+        if search:
+            from graphmoe.api.recommend_search import run_search
 
-        chosen = run_search(chosen, interactions, root, search, jobs, progress, how)
-    write_config(root, chosen)
-    tasks = [
-        recommend_task_of(chosen, interactions, root, seed, folder_of(seed), **how)
-        for seed in chosen.seeds
-    ]
-    run_recommenders(tasks, root, jobs, progress)
-    metrics = summarise(root, chosen)
-    if against is not None:
-        metrics["against"] = compare_runs(root, against)
-    write_bytes(root / METRICS, dump_sealed(metrics))
+            chosen = run_search(chosen, interactions, root, search, jobs, progress, how)
+        write_config(root, chosen)
+        tasks = [
+            recommend_task_of(chosen, interactions, root, seed, folder_of(seed), **how)
+            for seed in chosen.seeds
+        ]
+        run_recommenders(tasks, root, jobs, progress)
+        metrics = summarise(root, chosen)
+        if against is not None:
+            metrics["against"] = compare_runs(root, against)
+        write_bytes(root / METRICS, dump_sealed(metrics))
     if progress:
         from graphmoe.api.recommend_tables import print_metrics
 

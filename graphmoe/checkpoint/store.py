@@ -70,9 +70,9 @@ def bank_lock(root: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
 
 
 @contextmanager
-def training_lock(root: Path, name: str, what: str = "expert {} of the bank") -> Iterator[None]:
+def training_lock(root: Path, name: str, what: str = "expert {!r} of the bank") -> Iterator[None]:
     """Be the only process that trains ``name`` in the bank (or run) at ``root``."""
-    busy = f"{what.format(repr(name))} {root} is being trained by another process"
+    busy = f"{what.format(name)} {root} is being trained by another process"
     with _lock(root / ".locks" / f"expert-{name}", TRAINING_SECONDS, busy):
         yield
 
