@@ -15,6 +15,7 @@ from graphmoe.errors import ConfigError, DataError
 from graphmoe.evaluation.ranking import evaluate_ranking
 from graphmoe.nn.recommend import BPRMF, InteractionGraph, LightGCN, Popularity, Recommender
 from graphmoe.nn.recommend.freedom import FREEDOM
+from graphmoe.nn.recommend.magnet import MAGNET
 from graphmoe.training import SaveSettings, TrainingInterruptedError
 from graphmoe.training.interrupts import StopRequest
 from graphmoe.training.recommend import RecommendSettings, train_recommender
@@ -219,7 +220,7 @@ def checkpointer(tmp_path: Path) -> Checkpointer:
     return Checkpointer(tmp_path / "seed-0", {"seed": 0})
 
 
-@pytest.mark.parametrize("kind", [LightGCN, FREEDOM])
+@pytest.mark.parametrize("kind", [LightGCN, FREEDOM, MAGNET])
 @pytest.mark.parametrize("epoch", [1, 4, 7])
 def test_stopped_and_resumed_at_any_epoch(
     tmp_path: Path, kind: type[Recommender], epoch: int
