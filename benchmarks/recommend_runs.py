@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,7 @@ from graphmoe.api.recommend import recommend
 from graphmoe.api.recommend_run import load_recommender
 from graphmoe.config import check_recommender
 from graphmoe.data.interactions import Interactions
+from graphmoe.errors import GraphMoEError
 from graphmoe.evaluation import evaluate_ranking
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "rec"
@@ -186,24 +188,31 @@ def read_runs(work: Path) -> list[dict[str, Any]]:
 
 
 def run_rows(rows: Sequence[Row], data: Interactions, seeds: Sequence[int], work: Path) -> None:
-    """Train what is not finished, a line for each run.
+    """Train what is not finished, a line for each run; a row that fails does not stop the others.
 
     A folder that holds a run with other settings is an error, never overwritten.
     """
     work.mkdir(parents=True, exist_ok=True)
+    failed = []
     for row in rows:
         done = {(run["key"], run["seed"]) for run in read_runs(work)}
         wanted = row.seeds(seeds)
         if all((row.key(data), seed) in done for seed in wanted):
             continue
-        for run in measure(row, data, wanted, work):
-            if (run["key"], run["seed"]) in done:
-                continue
-            with (work / RUNS).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(run, sort_keys=True) + "\n")
-            told = ", ".join(f"{k} {run['test'][k]:.4f}" for k in ("recall@20", "ndcg@20"))
-            print(
-                f"{row.name}, seed {run['seed']}: {told}, {run['training']['epochs']} epochs, "
-                f"{run['training']['seconds']:.0f} s",
-                flush=True,
-            )
+        try:
+            for run in measure(row, data, wanted, work):
+                if (run["key"], run["seed"]) not in done:
+                    _note(run, work / RUNS)
+        except GraphMoEError as error:
+            failed.append(f"{row.name}: {error}")
+            print(failed[-1], file=sys.stderr, flush=True)
+    if failed:
+        raise SystemExit("rows that failed:\n" + "\n".join(failed))
+
+
+def _note(run: dict[str, Any], path: Path) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(run, sort_keys=True) + "\n")
+    told = ", ".join(f"{name} {run['test'][name]:.4f}" for name in ("recall@20", "ndcg@20"))
+    spent = f"{run['training']['epochs']} epochs, {run['training']['seconds']:.0f} s"
+    print(f"{run['row']}, seed {run['seed']}: {told}, {spent}", flush=True)

@@ -62,6 +62,20 @@ def test_every_finished_run_is_a_line_and_is_not_made_again(
     assert (work / runs.RUNS).read_text() == before
 
 
+def test_a_row_that_fails_does_not_stop_the_others(
+    data: Interactions, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import recommend_runs as runs
+
+    wrong = runs.quality_rows(["ItemKNN"], "planted", 0, {"model": {"hyper": {"k": 0}}})
+    fine = runs.quality_rows(["ItemKNN"], "planted", 0, {})[0]
+    with pytest.raises(SystemExit, match="rows that failed:\nItemKNN: "):
+        runs.run_rows([*wrong, dataclasses.replace(fine, name="other")], data, (0,), work)
+    assert "other, seed 0: recall@20 0." in capsys.readouterr().out
+    lines = (work / runs.RUNS).read_text().splitlines()
+    (work / runs.RUNS).write_text("\n".join(lines[:-1]) + "\n")
+
+
 def test_half_a_line_is_no_run(work: Path, tmp_path: Path) -> None:
     import recommend_runs as runs
 
