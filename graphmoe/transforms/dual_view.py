@@ -55,6 +55,7 @@ class DualView:
         min_degree: int = 5,
         gamma: float = 0.5,
     ) -> None:
+        self.min_degree, self.gamma = min_degree, gamma
         self.pseudo = content_view(graph, neighbours, min_degree, gamma)
         self.a = graph.normalized
         user = torch.cat([graph.user, self.pseudo.user])

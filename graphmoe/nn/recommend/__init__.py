@@ -1,5 +1,6 @@
 """Recommenders: from counting to mixtures of graph experts, behind one interface."""
 
+from graphmoe.nn.recommend import magnet_newcomers  # noqa: F401 (registers itself)
 from graphmoe.nn.recommend.base import Recommender
 from graphmoe.nn.recommend.behaviour_aware_fuser import BehaviourAwareFuser
 from graphmoe.nn.recommend.bprmf import BPRMF
@@ -10,6 +11,7 @@ from graphmoe.nn.recommend.lightgcn import LightGCN
 from graphmoe.nn.recommend.magnet import MAGNET
 from graphmoe.nn.recommend.mgcn import MGCN
 from graphmoe.nn.recommend.modality_projection import ModalityProjection
+from graphmoe.nn.recommend.newcomers import add_items, add_users
 from graphmoe.nn.recommend.popularity import Popularity
 from graphmoe.nn.recommend.vbpr import VBPR
 
@@ -26,4 +28,6 @@ __all__ = [
     "Popularity",
     "Recommender",
     "VBPR",
+    "add_items",
+    "add_users",
 ]

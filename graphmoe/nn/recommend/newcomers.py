@@ -21,6 +21,8 @@ model           new users                                  new items
 ``freedom``     as ``lightgcn``                            by their content neighbours alone
 ``mgcn``        as ``lightgcn``, and of each side view     by their content neighbours alone
                 :math:`\sum_{i \in h} \hat{r}_i H_i`
+``magnet``      by their history, see                      by their content, see
+                :mod:`~.magnet_newcomers`                  :mod:`~.magnet_newcomers`
 ==============  =========================================  =======================================
 
 All of it is ours: the papers of these models do not say how newcomers are met.
@@ -105,13 +107,13 @@ def _(
     model: Popularity, prepared: Any, features: Mapping[str, Tensor], present: Mapping[str, Tensor]
 ) -> Any:
     users, items = prepared
-    return users, torch.cat([items, items.new_zeros(_size(features), 1)])
+    return users, torch.cat([items, items.new_zeros(size_of(features), 1)])
 
 
 @add_users.register
 def _(model: LightGCN, prepared: Any, history: SparseOperator) -> Any:
     users, items = prepared
-    new = propagated(model.operator, model.user, model.item, model.num_layers, history)
+    new = propagated(*_encoder(model), history, model.graph.item_degree)
     return torch.cat([users, new]), items
 
 
@@ -128,7 +130,7 @@ def _(
 @add_users.register
 def _(model: FREEDOM, prepared: Any, history: SparseOperator) -> Any:
     users, items = prepared
-    new = propagated(model.operator, model.user, model.item, model.num_layers, history)
+    new = propagated(*_encoder(model), history, model.graph.item_degree)
     return torch.cat([users, new]), items
 
 
@@ -154,7 +156,7 @@ def _(
 @add_users.register
 def _(model: MGCN, prepared: Any, history: SparseOperator) -> Any:
     users, items = prepared
-    content = propagated(model.operator, model.user, model.item, model.num_layers, history)
+    content = propagated(*_encoder(model), history, model.graph.item_degree)
     _, views = model.views()
     row = normalised(history, model.graph.item_degree).to(views.device)
     has = None
@@ -219,7 +221,12 @@ def _(
 
 
 def propagated(
-    op: SparseOperator, user: Tensor, item: Tensor, layers: int, history: SparseOperator
+    op: SparseOperator,
+    user: Tensor,
+    item: Tensor,
+    layers: int,
+    history: SparseOperator,
+    item_degree: Tensor,
 ) -> Tensor:
     r"""Vectors of new users by light propagation, :math:`(N, d)`; their own layer 0 is zero.
 
@@ -229,19 +236,19 @@ def propagated(
         item: :math:`E^{(0)}` of items.
         layers: :math:`L`.
         history: Ones where a new user has an item, shape :math:`(N, I)`.
+        item_degree: Sums of weights of the items in training, by which ``op`` is normalised.
     """
     if layers == 0:
         return item.new_zeros(history.shape[0], item.size(1))
     _, below = light_propagate(op, user, item, layers - 1)
-    degree = op.t().crow.long().diff()
-    return (normalised(history, degree).to(item.device) @ below) * (layers / (layers + 1))
+    return (normalised(history.to(item.device), item_degree) @ below) * (layers / (layers + 1))
 
 
 def normalised(history: SparseOperator, item_degree: Tensor) -> SparseOperator:
     r"""Rows of :math:`\hat{R}` for new users: their own degree, and the items' in training."""
     own = history.crow.long().diff().double()[history.row()]
     other = item_degree.to(history.device).double()[history.col.long()]
-    value = torch.where(other > 0, (own * other.clamp_min(1)).rsqrt(), 0.0)
+    value = torch.where(other > 0, own.rsqrt() * other.rsqrt(), 0.0)
     return history.with_value(value.to(history.dtype))
 
 
@@ -305,7 +312,14 @@ def content_neighbours(
     return found
 
 
-def _size(features: Mapping[str, Tensor]) -> int:
+def _encoder(
+    model: LightGCN | FREEDOM | MGCN,
+) -> tuple[SparseOperator, Tensor, Tensor, int]:
+    return model.operator, model.user, model.item, model.num_layers
+
+
+def size_of(features: Mapping[str, Tensor]) -> int:
+    """How many items these are features of."""
     return next(iter(features.values())).size(0)
 
 

@@ -13,6 +13,7 @@ from graphmoe.errors import ConfigError, DataError
 from graphmoe.nn.recommend import (
     BPRMF,
     FREEDOM,
+    MAGNET,
     MGCN,
     VBPR,
     InteractionGraph,
@@ -70,7 +71,13 @@ def test_a_known_user_as_new_loses_only_their_own_vector_in_lightgcn(
 def test_nobody_else_is_scored_otherwise(graph: InteractionGraph) -> None:
     features, present = new_features(graph)
     everybody = torch.arange(USERS)
-    for model in (Popularity(graph), ItemKNN(graph), FREEDOM(graph, 8), MGCN(graph, 8)):
+    for model in (
+        Popularity(graph),
+        ItemKNN(graph),
+        FREEDOM(graph, 8),
+        MGCN(graph, 8),
+        MAGNET(graph, 8),
+    ):
         model.eval()
         with torch.no_grad():
             before = model.score(model.prepare(), everybody)
@@ -165,6 +172,108 @@ def test_vbpr_scores_new_items_by_their_content_alone(graph: InteractionGraph) -
         seen = model.visual(x)[0]
     assert users.shape == (USERS, 17)
     torch.testing.assert_close(items[ITEMS], torch.cat([torch.zeros(8), seen]))
+
+
+def dense_view(graph: InteractionGraph, model: MAGNET) -> tuple[Tensor, Tensor, Tensor]:
+    """R + P, and the sums of its rows and columns, float64."""
+    R = torch.zeros(USERS, ITEMS, dtype=torch.float64)
+    R[graph.user, graph.item] = 1
+    edges = model.dual.pseudo
+    R[edges.user, edges.item] = edges.weight.double()
+    return R, R.sum(1), R.sum(0)
+
+
+def drift_apart(model: MAGNET) -> MAGNET:
+    """A model whose parts all differ from their start, as after training."""
+    gen = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.1 * torch.randn(weight.shape, generator=gen))
+    return model.eval()
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_known_user_as_new_in_magnet_by_dense_formulas(
+    graph: InteractionGraph, layers: int
+) -> None:
+    model = drift_apart(MAGNET(graph, 8, num_layers=layers, num_neighbours=3))
+    with torch.no_grad():
+        users, items = add_users(model, model.prepare(), histories(graph, TWIN))
+        old = model.encoder(model.view_a)[0][TWIN] - model.encoder.user[TWIN] / (layers + 1)
+        R, of_user, of_item = dense_view(graph, model)
+        hat = R / of_user.clamp_min(1e-30).sqrt()[:, None] / of_item.clamp_min(1e-30).sqrt()
+        user, item = model.encoder.user.double(), model.encoder.item.double()
+        below = torch.zeros_like(item)
+        for _ in range(layers):
+            below += item
+            user, item = hat @ item, hat.t() @ user
+        mine = torch.zeros(ITEMS, dtype=torch.float64)
+        mine[graph.item[graph.user == TWIN]] = 1
+        row = mine / mine.sum().sqrt() / of_item.clamp_min(1e-30).sqrt()
+        content = (row @ below / (layers + 1)).float()
+        beta = model.fusion.beta()[0][TWIN]
+        base = torch.lerp(old, content, beta)
+    torch.testing.assert_close(users.base[USERS], base, rtol=1e-4, atol=1e-6)
+    # Cues and content profile have no learnt vector of the user in them: a twin's are the same.
+    torch.testing.assert_close(users.cues[USERS], users.cues[TWIN])
+    torch.testing.assert_close(users.final[USERS, 8:], users.final[TWIN, 8:])
+    assert users.degree[USERS] == users.degree[TWIN]
+    with torch.no_grad():
+        side, _, _ = model.side(
+            (base[None], users.cues[[TWIN]], users.degree[[TWIN]]),
+            (items.base[:0], items.cues[:0], items.degree[:0]),
+        )
+    torch.testing.assert_close(users.final[USERS, :8], base + side[0], rtol=1e-4, atol=1e-5)
+
+
+def test_new_items_in_magnet_by_dense_formulas(graph: InteractionGraph) -> None:
+    model = drift_apart(MAGNET(graph, 8, num_layers=1, num_neighbours=3))
+    features, present = new_features(graph)
+    with torch.no_grad():
+        _, items = add_items(model, model.prepare(), features, present)
+    near = dense_new_neighbours(graph, features, present, k=3)
+    merged = (near["image"] + near["audio"]) / (1.0 + present["audio"].double()[:, None])
+    S = merged * torch.zeros_like(merged).scatter_(1, merged.topk(3, dim=1).indices, 1.0)
+    R = dense(graph.mean_of_history).sign()
+    affinity = S @ (R / R.sum(1).clamp_min(1).sqrt()[:, None]).t()  # [4, U]
+    _, of_user, _ = dense_view(graph, model)
+    beta = model.fusion.item[0].sigmoid().item()  # of degree 0
+    for n in range(4):
+        best, user = affinity[n].sort(descending=True, stable=True)
+        best, user = best[:5], user[:5]
+        weight = 0.5 * best / best[0]
+        hat = weight / weight.sum().sqrt() / of_user[user].sqrt()
+        with torch.no_grad():
+            expected = beta * (hat @ model.encoder.user.double()[user]) / 2
+        torch.testing.assert_close(items.base[ITEMS + n].double(), expected, rtol=1e-4, atol=1e-6)
+    parts = []
+    for m, (name, x) in enumerate(graph.modalities.items()):
+        T = dense_cosine_knn(x, graph.present[name], 3)
+        with torch.no_grad():
+            gate = model.cues.gates[m](model.cues.projections[m]()).sigmoid()
+            gate = gate * graph.present[name][:, None]
+            z = (model.encoder.item * gate).double()
+        d_new, d_old = 1 + near[name].sum(1), 1 + T.sum(1)
+        parts.append(near[name] / d_new.sqrt()[:, None] / d_old.sqrt() @ z)
+    cues = torch.cat(parts, dim=1)
+    torch.testing.assert_close(items.cues[ITEMS:].double(), cues, rtol=1e-4, atol=1e-6)
+    assert items.degree[ITEMS:].tolist() == [0, 0, 0, 0]
+
+
+def test_contributions_of_newcomers_sum_to_their_scores(graph: InteractionGraph) -> None:
+    model = drift_apart(MAGNET(graph, 8, num_neighbours=3))
+    features, present = new_features(graph)
+    with torch.no_grad():
+        prepared = add_users(model, model.prepare(), histories(graph, TWIN))
+        prepared = add_items(model, prepared, features, present)
+        scores = model.score(prepared, torch.arange(USERS + 1))
+    users = torch.arange(USERS + 1).repeat_interleave(ITEMS + 4)
+    items = torch.arange(ITEMS + 4).repeat(USERS + 1)
+    gave = model.explain(prepared, users, items)
+    # One for each expert and cue, the collaborative part, and likeness by each modality.
+    assert len(gave) == 1 + 9 * 3 + 2
+    total = torch.stack(list(gave.values())).sum(0)
+    torch.testing.assert_close(total, scores.flatten(), rtol=1e-4, atol=1e-5)
 
 
 def test_a_new_user_without_history_gets_what_nobody_chose(graph: InteractionGraph) -> None:
