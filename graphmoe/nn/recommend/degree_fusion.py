@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -49,6 +51,21 @@ class DegreeFusion(nn.Module):
         item = torch.sigmoid(self.item[0] + self.item[1] * self.item_level)
         return user, item
 
+    @torch.no_grad()
+    def by_degree(self, user_degree: Tensor, item_degree: Tensor) -> dict[str, list[float | None]]:
+        r"""Mean :math:`\beta` of users and of items in each bucket of degrees, for a record.
+
+        The buckets are those of statistics of interactions; ``None``: nobody is in it.
+        """
+        # Loaded here: layers do without the readers of data.
+        from graphmoe.data.interactions.stats import DEGREE_BUCKETS, HISTORY_BUCKETS
+
+        user, item = self.beta()
+        return {
+            "beta_user": _means(user, user_degree, HISTORY_BUCKETS),
+            "beta_item": _means(item, item_degree, DEGREE_BUCKETS),
+        }
+
     def forward(self, a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """The mixed vectors.
 
@@ -61,3 +78,15 @@ class DegreeFusion(nn.Module):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.user_level.numel()}, {self.item_level.numel()})"
+
+
+def _means(
+    value: Tensor, degree: Tensor, buckets: Sequence[tuple[str, int, int | None]]
+) -> list[float | None]:
+    means: list[float | None] = []
+    for _, least, most in buckets:
+        inside = degree >= least
+        if most is not None:
+            inside = inside & (degree <= most)
+        means.append(float(value[inside].mean()) if bool(inside.any()) else None)
+    return means

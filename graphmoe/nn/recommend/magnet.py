@@ -17,6 +17,7 @@ from graphmoe.nn.recommend.light_encoder import LightEncoder
 from graphmoe.nn.recommend.losses import info_nce, l2_loss
 from graphmoe.nn.recommend.magnet_side import MagnetSide
 from graphmoe.nn.recommend.modality_cues import ModalityCues
+from graphmoe.nn.recommend.routing_loads import RoutingLoads
 from graphmoe.nn.recommend.structured_experts import ROLES, StructuredExperts
 from graphmoe.ops import SparseOperator, gcn_normalize
 from graphmoe.registry import recommenders
@@ -157,6 +158,7 @@ class MAGNET(Recommender):
             router=router,
             schedule_kwargs=schedule_kwargs,
         )
+        self.loads = RoutingLoads(num_experts)
         self.profile = ContentProfile(graph, content_rank)
         weight = graph.user_degree.clamp_min(1).float().pow(-user_power)
         mean = weight[graph.user].mean() if graph.user.numel() else weight.new_ones(())
@@ -190,6 +192,8 @@ class MAGNET(Recommender):
     def end_epoch(self) -> dict[str, Any]:
         """Move the schedule on; gives what the record of an epoch tells of routing."""
         told: dict[str, Any] = {"template_drift": float(self.experts.drift.detach().norm())}
+        if self.view_b is not None:
+            told |= self.fusion.by_degree(self.user_degree, self.item_degree)
         if not self.moe:
             return told
         schedule = self.routing.router.schedule
@@ -207,6 +211,7 @@ class MAGNET(Recommender):
             "entropy_sample": h_s,
             "entropy_mean": h_c,
             "largest_share": share,
+            **self.loads.take(),
         }
 
     def encode(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -281,6 +286,7 @@ class MAGNET(Recommender):
             router = self.routing.router
             if self.training:
                 router.observe(routing)
+                self.loads.observe(routing)
             if self.route_reg:
                 terms["routing"] = self._routing_loss(routing)
         return terms
