@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch_geometric.data import HeteroData
 
+from graphmoe.api.recommend_report import write_pictures
 from graphmoe.api.recommend_run import (
     CONFIG,
     compare_runs,
@@ -131,6 +132,7 @@ def recommend(
             for seed in chosen.seeds
         ]
         run_recommenders(tasks, root, jobs, progress)
+        write_pictures(root, chosen)
         metrics = summarise(root, chosen)
         if against is not None:
             metrics["against"] = compare_runs(root, against)

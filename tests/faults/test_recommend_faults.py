@@ -32,7 +32,14 @@ CONFIG: dict[str, Any] = {
     "run": {"save_epochs": 3},
     "seeds": [0, 1],
 }
-FILES = {"model.json", "model.safetensors", "metrics.json", "epochs.jsonl", "users.safetensors"}
+FILES = {
+    "model.json",
+    "model.safetensors",
+    "metrics.json",
+    "epochs.jsonl",
+    "users.safetensors",
+    "degrees.png",
+}
 
 
 @pytest.fixture(scope="module")
