@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from graphmoe.api.recommend_pictures import (
     draw_entropy,
     draw_expert_load,
     draw_metric_by_degree,
+    draw_modality_weights,
 )
 from graphmoe.api.recommend_run import folder_of, read_model
 from graphmoe.checkpoint.sealed import load_sealed
 from graphmoe.config import RecommendConfig
+from graphmoe.evaluation.routing_tables import read_routing
 from graphmoe.training.recommend_log import read_log
-from graphmoe.training.recommend_task import EPOCHS, METRICS
+from graphmoe.training.recommend_task import EPOCHS, METRICS, ROUTING
 
 ENTROPY, LOAD, DEGREES = "entropy.png", "load.png", "degrees.png"
+MODALITIES = "modalities.png"
 
 
 def write_pictures(root: Path, config: RecommendConfig) -> None:
@@ -37,8 +42,19 @@ def write_pictures(root: Path, config: RecommendConfig) -> None:
         records = read_log(folder / EPOCHS)
         if any(record.get("entropy_sample") is not None for record in records):
             draw_entropy(records, folder / ENTROPY, title)
+        experts: list[str] = []
+        if (folder / ROUTING).is_file():
+            tables = read_routing(folder / ROUTING)
+            experts = tables["experts"].tolist()
+            draw_modality_weights(
+                torch.from_numpy(tables["item_cues"]),
+                tables["item_bucket"].tolist(),
+                tables["cues"].tolist(),
+                folder / MODALITIES,
+                tables["item_count"].tolist(),
+                title,
+            )
         loaded = next((r for r in reversed(records) if r.get("load_gate") is not None), None)
         if loaded is not None:
-            experts = len(loaded["load_gate"])
-            names = loaded.get("experts") or [str(expert) for expert in range(experts)]
+            names = experts or [str(expert) for expert in range(len(loaded["load_gate"]))]
             draw_expert_load(loaded, names, folder / LOAD, f"{title}, epoch {loaded['epoch']}")

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 FORMAT, VERSION = "graphmoe-recommender", 1
 MODEL, WEIGHTS, METRICS = "model.json", "model.safetensors", "metrics.json"
 EPOCHS, USERS = "epochs.jsonl", "users.safetensors"
+ROUTING, ROUTING_NAMES = "routing.npz", "routing.json"
 #: Seconds between two words on a training's progress.
 EMIT_SECONDS = 0.1
 
@@ -236,6 +237,7 @@ def _write(
         METRICS: dump_sealed(metrics),
         EPOCHS: dump_records(state.records),
         USERS: dump_tensors(users),
+        **routing_files(model, data),
     }
     content = {
         "format": FORMAT,
@@ -253,6 +255,16 @@ def _write(
             create_bytes(temporary / name, content_of)
         create_bytes(temporary / MODEL, dump_sealed(content))
     return metrics
+
+
+def routing_files(model: Any, data: Interactions) -> dict[str, bytes]:
+    """Tables of the routing, of models that have one."""
+    if not hasattr(model, "gates"):
+        return {}
+    from graphmoe.evaluation.routing_tables import RoutingTables
+
+    tables = RoutingTables.of(model, data)
+    return {ROUTING: tables.to_npz(data), ROUTING_NAMES: tables.columns()}
 
 
 def evaluate_parts(

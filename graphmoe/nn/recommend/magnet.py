@@ -18,7 +18,7 @@ from graphmoe.nn.recommend.losses import info_nce, l2_loss
 from graphmoe.nn.recommend.magnet_side import MagnetSide
 from graphmoe.nn.recommend.modality_cues import ModalityCues
 from graphmoe.nn.recommend.routing_loads import RoutingLoads
-from graphmoe.nn.recommend.structured_experts import ROLES, StructuredExperts
+from graphmoe.nn.recommend.structured_experts import ROLES, StructuredExperts, dense_gates
 from graphmoe.ops import SparseOperator, gcn_normalize
 from graphmoe.registry import recommenders
 from graphmoe.transforms.content_knn import ContentKNN, content_graphs
@@ -188,6 +188,21 @@ class MAGNET(Recommender):
     def expert_names(self) -> list[str]:
         """The experts by role and cue."""
         return self.experts.names(self.cue_names)
+
+    def templates(self) -> Tensor:
+        """The share of each cue in each expert ``[K, M]``."""
+        return self.experts.mixture().detach()
+
+    @torch.no_grad()
+    def gates(self, prepared: tuple[MagnetSide, MagnetSide]) -> tuple[Tensor, Tensor]:
+        """The weight of each expert for users ``[U, K]`` and items ``[I, K]``, 0 if not chosen."""
+        users, items = (self._stack(side.base, side.cues) for side in prepared)
+        if self.moe:
+            routing = self.routing((users, prepared[0].degree), (items, prepared[1].degree))
+        else:
+            routing = self._even(torch.cat([users, items]))
+        gates = dense_gates(routing, self.experts.num_experts)
+        return gates[: users.size(0)], gates[users.size(0) :]
 
     def end_epoch(self) -> dict[str, Any]:
         """Move the schedule on; gives what the record of an epoch tells of routing."""
