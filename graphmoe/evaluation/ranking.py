@@ -157,7 +157,7 @@ def evaluate_ranking(
     interactions: Interactions,
     part: Part = "valid",
     ks: Sequence[int] = (10, 20, 100),
-    block: int = 256,
+    block: int | None = None,
 ) -> RankingResult:
     r"""Rank all items for every user with held-out interactions.
 
@@ -170,7 +170,7 @@ def evaluate_ranking(
         interactions: Data with its split.
         part: ``"valid"`` or ``"test"``.
         ks: Cut-offs.
-        block: Users at a time.
+        block: Users at a time; ``None``: as many as keep a block small.
 
     Raises:
         DataError: Nothing is held out, or a score is NaN.
@@ -188,7 +188,7 @@ def evaluate_scores(
     interactions: Interactions,
     part: Part = "valid",
     ks: Sequence[int] = (10, 20, 100),
-    block: int = 256,
+    block: int | None = None,
     device: torch.device | str = "cpu",
 ) -> RankingResult:
     """:func:`evaluate_ranking` for scores that come from anywhere.
@@ -198,7 +198,7 @@ def evaluate_scores(
         interactions: Data with its split.
         part: ``"valid"`` or ``"test"``.
         ks: Cut-offs.
-        block: Users at a time.
+        block: Users at a time; ``None``: as many as keep a block small.
         device: Where the scores are.
     """
     if part not in KNOWN:

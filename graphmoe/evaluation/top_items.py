@@ -10,6 +10,10 @@ from torch import Tensor
 
 from graphmoe.errors import DataError
 
+#: Users at a time: their scores of a catalogue of usual size stay in the cache, and those of a very
+#: large one (up to this many numbers) in memory.
+BLOCK, MOST_SCORES = 256, 2**26
+
 #: From users ``[b]`` to their scores of all items ``[b, I]``, or to such scores in consecutive
 #: tiles of items ``[b, t]``, ``[b, t']``, … that together are all of them.
 Score = Callable[[Tensor], Tensor | Iterable[Tensor]]
@@ -53,7 +57,7 @@ def rank(
     users: Tensor,
     k: int,
     exclude: ItemsOfUsers | None = None,
-    block: int = 256,
+    block: int | None = None,
     num_items: int | None = None,
 ) -> Tensor:
     r"""The ``k`` items of highest score of each user, best first; equal scores go by item id.
@@ -67,7 +71,7 @@ def rank(
         users: Whom to rank for, shape :math:`(V)`.
         k: How many items; may be more than there are.
         exclude: Items that are never recommended to a user.
-        block: Users at a time.
+        block: Users at a time; ``None``: as many as keep a block small.
         num_items: How many items there must be scores for; ``None``: any number.
 
     Returns:
@@ -77,6 +81,8 @@ def rank(
     Raises:
         DataError: A score is NaN, or the scores have the wrong shape.
     """
+    if block is None:
+        block = max(1, min(BLOCK, MOST_SCORES // max(num_items or 1, 1)))
     if k < 1 or block < 1:
         raise ValueError(f"expected k and block of at least 1, got {k} and {block}")
     found = torch.full((len(users), k), -1, dtype=torch.int64)

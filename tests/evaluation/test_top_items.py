@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from graphmoe.errors import DataError
+from graphmoe.evaluation import top_items
 from graphmoe.evaluation.top_items import ItemsOfUsers, dot_product_tiles, rank, top
 
 
@@ -76,6 +77,18 @@ def test_no_more_than_a_tile_of_scores_is_held() -> None:
     best = rank(score, torch.arange(2), 3, block=1)
     assert best.tolist() == [[1_999_999, 1_999_998, 1_999_997]] * 2
     assert alive == [500_000] * 8
+
+
+def test_a_large_catalogue_has_smaller_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(top_items, "MOST_SCORES", 40)
+    asked: list[int] = []
+
+    def score(users: Tensor) -> Tensor:
+        asked.append(len(users))
+        return torch.zeros(len(users), 10)
+
+    rank(score, torch.arange(6), 1, num_items=10)
+    assert asked == [4, 2]
 
 
 def test_nan_in_any_tile_is_refused() -> None:
