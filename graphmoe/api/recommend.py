@@ -15,6 +15,7 @@ from graphmoe.api.recommend_run import (
     CONFIG,
     compare_runs,
     folder_of,
+    joined_config,
     seeds_of,
     summarise,
     write_config,
@@ -89,7 +90,8 @@ def recommend(
         against: Folder of another run on the same data, compared user by user.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or ``"auto"``.
         jobs: Trainings at once, each in a process of its own.
-        resume: Go on where an earlier run stopped; what is finished is kept.
+        resume: Go on where an earlier run stopped; what is finished is kept, and further seeds
+            may be added.
         overwrite: Train again what is there already.
         data_root: Where datasets are looked for; ``None``: ``GRAPHMOE_DATA``, else the cache.
         progress: Show bars on standard error and a table at the end.
@@ -126,6 +128,8 @@ def recommend(
             from graphmoe.api.recommend_search import run_search
 
             chosen = run_search(chosen, interactions, root, search, jobs, progress, how)
+        if resume and not overwrite:
+            chosen = joined_config(root, chosen)
         write_config(root, chosen)
         tasks = [
             recommend_task_of(chosen, interactions, root, seed, folder_of(seed), **how)

@@ -25,6 +25,7 @@ from graphmoe.training.recommend_task import (
     build_recommender,
     interactions_of,
 )
+from graphmoe.training.state import differences
 from graphmoe.typing import PathLike
 
 if TYPE_CHECKING:
@@ -92,6 +93,28 @@ def read_config(run: PathLike) -> RecommendConfig:
         return load_config(RecommendConfig, dict(content["config"]))
     except (KeyError, TypeError, ValueError) as error:
         raise VerificationError(f"{path}: not a configuration: {error}") from None
+
+
+def joined_config(root: Path, config: RecommendConfig) -> RecommendConfig:
+    """``config`` with the seeds of the run in ``root``, if there is one, before its own.
+
+    Raises:
+        ConfigError: That run has other settings.
+    """
+    if not (root / CONFIG).is_file():
+        return config
+    there = read_config(root)
+    saved, wanted = (
+        c.model_dump(mode="json", include={"data", "model", "optim", "evaluation"})
+        for c in (there, config)
+    )
+    changed = differences(saved, wanted)
+    if changed:
+        raise ConfigError(
+            f"{root}: cannot go on with a run of other settings: {'; '.join(changed)}; ask to "
+            "overwrite, or choose another folder"
+        )
+    return config.model_copy(update={"seeds": tuple(dict.fromkeys(there.seeds + config.seeds))})
 
 
 def seeds_of(run: PathLike) -> tuple[int, ...]:

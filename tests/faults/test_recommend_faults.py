@@ -224,14 +224,14 @@ class TestUnfinished:
         ("change", "said"),
         [
             ({"optim": {**SHORT["optim"], "lr": 0.5}}, r"lr: 0\.01 → 0\.5"),
-            ({"model": {"name": "BPRMF"}}, "model: 'LightGCN' → 'BPRMF'"),
+            ({"model": {"name": "BPRMF"}}, r"model\.name: 'LightGCN' → 'BPRMF'"),
         ],
     )
     def test_other_settings_are_refused(
         self, tmp_path: Path, log: Path, change: dict[str, Any], said: str
     ) -> None:
         assert die_at(3, log, tmp_path, SHORT) == signal.SIGKILL
-        with pytest.raises(ConfigError, match=f"seed-0/resume.*{said}"):
+        with pytest.raises(ConfigError, match=f"other settings: .*{said}"):
             run(log, tmp_path, config={**SHORT, **change}, resume=True)
         run(log, tmp_path, config={**SHORT, **change}, resume=True, overwrite=True)
         assert load_recommender(tmp_path).seed == 0
@@ -241,8 +241,14 @@ class TestUnfinished:
         other = tmp_path / "log.csv"
         other.write_text(LOG.replace("u3,i21,train", "u3,i22,train"))
         assert other.read_text() != LOG
-        with pytest.raises(ConfigError, match="data: "):
+        with pytest.raises(ConfigError, match=r"data\.source: "):
             run(other, tmp_path / "run", config=SHORT, resume=True)
+        log.write_text(other.read_text())  # the same file, and something else in it
+        try:
+            with pytest.raises(ConfigError, match=r"seed-0/resume.*data: "):
+                run(log, tmp_path / "run", config=SHORT, resume=True)
+        finally:
+            log.write_text(LOG)
 
     def test_it_is_not_thrown_away(self, tmp_path: Path, log: Path) -> None:
         assert die_at(3, log, tmp_path, SHORT) == signal.SIGKILL
