@@ -54,7 +54,7 @@ def quality(args: argparse.Namespace) -> None:
 
     names = args.models or [*runs.BASELINES, runs.OURS]
     rows = runs.quality_rows(names, args.data, args.trials, args.settings)
-    runs.run_rows(rows, _data(args), range(args.seeds), args.work)
+    runs.run_rows(rows, _data(args), range(args.seeds), args.work, args.jobs)
     report(args)
 
 
@@ -65,7 +65,7 @@ def ablations(args: argparse.Namespace) -> None:
     rows = runs.ablation_rows(
         args.work, args.rows or list(runs.ABLATIONS), runs.read_runs(args.work)
     )
-    runs.run_rows(rows, _data(args), range(args.seeds), args.work)
+    runs.run_rows(rows, _data(args), range(args.seeds), args.work, args.jobs)
     report(args)
 
 
@@ -159,6 +159,7 @@ def main() -> None:
         'arguments by model, as {"hyper": {"MAGNET": {...}}}',
     )
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at once")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=2048)
     parser.add_argument("--sizes", nargs="+", type=int, help="interactions of growth")

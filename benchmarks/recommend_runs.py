@@ -132,7 +132,7 @@ def shuffled(data: Interactions, seed: int = 0) -> Interactions:
 
 
 def measure(
-    row: Row, data: Interactions, seeds: Sequence[int], work: Path
+    row: Row, data: Interactions, seeds: Sequence[int], work: Path, jobs: int = 1
 ) -> Iterator[dict[str, Any]]:
     """The finished runs of a row, one a seed, as they are written to ``runs.jsonl``."""
     key = row.key(data)
@@ -146,6 +146,7 @@ def measure(
         out=out,
         seeds=seeds,
         search=row.trials,
+        jobs=jobs,
         resume=True,
         progress=False,
     )
@@ -187,7 +188,9 @@ def read_runs(work: Path) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def run_rows(rows: Sequence[Row], data: Interactions, seeds: Sequence[int], work: Path) -> None:
+def run_rows(
+    rows: Sequence[Row], data: Interactions, seeds: Sequence[int], work: Path, jobs: int = 1
+) -> None:
     """Train what is not finished, a line for each run; a row that fails does not stop the others.
 
     A folder that holds a run with other settings is an error, never overwritten.
@@ -200,7 +203,7 @@ def run_rows(rows: Sequence[Row], data: Interactions, seeds: Sequence[int], work
         if all((row.key(data), seed) in done for seed in wanted):
             continue
         try:
-            for run in measure(row, data, wanted, work):
+            for run in measure(row, data, wanted, work, jobs):
                 if (run["key"], run["seed"]) not in done:
                     _note(run, work / RUNS)
         except GraphMoEError as error:
