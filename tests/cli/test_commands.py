@@ -29,18 +29,21 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     def recorder(name: str) -> Callable[..., None]:
         return lambda *args, **kwargs: made.append((name, args, kwargs))
 
-    for name in ("pretrain", "fuse", "embed", "predict"):
+    names = ("pretrain", "fuse", "embed", "predict", "recommend", "evaluate_run", "recommend_top")
+    for name in names:
         setattr(api, name, recorder(name))
     monkeypatch.setitem(sys.modules, "graphmoe.api", api)
     monkeypatch.setattr(graphmoe, "api", api, raising=False)
     return made
 
 
-def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+def failing(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, command: str = "pretrain"
+) -> None:
     def run(options: Any) -> None:
         raise error
 
-    monkeypatch.setitem(COMMANDS, "pretrain", run)
+    monkeypatch.setitem(COMMANDS, command, run)
 
 
 def test_pretrain_without_names_means_the_embedded_collection(calls: Calls) -> None:
@@ -97,6 +100,52 @@ def test_embed_and_predict_name_the_run_and_the_file(command: str, calls: Calls)
     assert (given["bank"], given["run"], given["out"]) == ("B", "R", "z.npy")
 
 
+def test_recommend_train_hands_over_every_option(calls: Calls, tmp_path: Path) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text("optim: {lr: 0.5, patience: 7}\n")
+    line = (
+        f"recommend train tiktok --config {config} --data-root D --out R --device cuda:1 --jobs 2"
+    )
+    line += " --resume --quiet --optim.lr 1e-2 --seeds 0,4 --search 3 --against B"
+    line += " --model.name LightGCN --evaluation.ks 5,50"
+    assert main([*line.split(), "--model.hyper", "{num_layers: 3}"]) == 0
+    [(name, (source,), given)] = calls
+    assert (name, source) == ("recommend", "tiktok")
+    chosen = given["config"]
+    assert (chosen.optim.lr, chosen.optim.patience) == (0.01, 7)
+    assert (chosen.seeds, chosen.evaluation.ks) == ((0, 4), (5, 50))
+    assert (chosen.model.name, chosen.model.hyper) == ("LightGCN", {"num_layers": 3})
+    assert (given["data_root"], given["out"], given["against"]) == ("D", "R", "B")
+    assert (given["device"], given["jobs"], given["search"]) == ("cuda:1", 2, 3)
+    assert (given["resume"], given["overwrite"], given["progress"]) == (True, False, False)
+
+
+def test_recommend_train_without_anything_is_magnet_on_the_embedded_example(calls: Calls) -> None:
+    assert main(["recommend", "train"]) == 0
+    [(_, (source,), given)] = calls
+    assert source is None
+    assert given["config"].model.name == "MAGNET"
+    assert given["config"].data.source == "planted_tastes"
+    assert (given["search"], given["against"], given["out"]) == (0, None, "run")
+
+
+def test_recommend_evaluate_and_predict_hand_over_every_option(calls: Calls) -> None:
+    line = "recommend evaluate R --part valid --ks 5,50 --against B --out f.json --source S"
+    assert main([*line.split(), "--data-root", "D", "--device", "cuda"]) == 0
+    line = "recommend predict R --users u1,u2 --top 3 --exclude train --new-users n.csv --seed 4"
+    line += " --new-items image=a.csv,text=b.csv --out o.csv --source S --data-root D"
+    assert main(line.split()) == 0
+    (first, (run,), given), (second, (other,), asked) = calls
+    assert (first, run, second, other) == ("evaluate_run", "R", "recommend_top", "R")
+    assert (given["part"], given["ks"], given["against"]) == ("valid", (5, 50), "B")
+    assert (given["out"], given["source"], given["data_root"]) == ("f.json", "S", "D")
+    assert given["device"] == "cuda"
+    assert (asked["users"], asked["top"], asked["exclude"]) == (("u1", "u2"), 3, "train")
+    assert asked["new_items"] == {"image": "a.csv", "text": "b.csv"}
+    assert (asked["new_users"], asked["seed"], asked["out"]) == ("n.csv", 4, "o.csv")
+    assert (asked["source"], asked["data_root"]) == ("S", "D")
+
+
 @pytest.mark.parametrize(
     ("line", "graphs"),
     [
@@ -137,6 +186,17 @@ def test_graphs_are_fetched_only_when_asked(
         ("fuse cora --bank b --shots a", "--shots"),
         ("fuse cora --bank b --protocol strit", "did you mean strict?"),
         ("experts", "ls"),
+        ("recommend trian", "did you mean train"),
+        ("recommend train --optim.lrr 1", "--optim.lrr"),
+        ("recommend train --optim.metric auc", "optim.metric: got 'auc'"),
+        ("recommend train --seeds 0,x", "seeds.1: got 'x'"),
+        ("recommend train --search -1", "--search"),
+        ("recommend evaluate", "run"),
+        ("recommend evaluate R --part tset", "did you mean test?"),
+        ("recommend evaluate R --ks 0", "--ks"),
+        ("recommend predict R", "out"),
+        ("recommend predict R --out o.csv --top 0", "--top"),
+        ("recommend predict R --out o.csv --new-items a.csv", "--new-items"),
         ("data stats corra", "did you mean 'cora'"),
     ],
 )
@@ -211,6 +271,30 @@ def test_a_training_that_saved_its_state_is_an_interruption_too(
     said = capsys.readouterr().err
     assert said.startswith("graphmoe: karate stopped after epoch 7; go on with: ")
     assert said.endswith("graphmoe pretrain --resume\n")
+
+
+def test_an_interrupted_recommendation_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing(monkeypatch, KeyboardInterrupt(), "recommend train")
+    assert main(["recommend", "train", "tiktok", "--out", "my run"]) == 130
+    said = capsys.readouterr().err
+    assert "go on with: graphmoe recommend train tiktok --out 'my run' --resume" in said
+    failing(monkeypatch, KeyboardInterrupt(), "recommend evaluate")
+    assert main(["recommend", "evaluate", "run"]) == 130
+    assert "--resume" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict"])
+def test_help_ends_with_an_example_that_parses(
+    command: str, calls: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["recommend", command, "--help"])
+    told = capsys.readouterr().out
+    example = " ".join(told[told.index("example: graphmoe ") :].split()).removeprefix("example: ")
+    assert main(example.split()[1:]) == 0
+    assert len(calls) == 1
 
 
 def test_the_reader_going_away_is_no_error(
