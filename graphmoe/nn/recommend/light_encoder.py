@@ -15,25 +15,35 @@ class LightEncoder(nn.Module):
     .. math::
         E^v = \frac{1}{L + 1} \sum_{l=0}^{L} \hat{A}_v^l E^{(0)}
 
-    From `"LightGCN: Simplifying and Powering Graph Convolution Network for Recommendation"
-    <https://arxiv.org/abs/2002.02126>`_ (SIGIR 2020), with :math:`E^{(0)}` drawn Xavier-uniform.
+    without :math:`l = 0` if ``ego`` is off. From `"LightGCN: Simplifying and Powering Graph
+    Convolution Network for Recommendation" <https://arxiv.org/abs/2002.02126>`_ (SIGIR 2020), with
+    :math:`E^{(0)}` drawn Xavier-uniform. Leaving out :math:`l = 0` is ours: no node then has
+    anything to itself, and little can be memorised that its neighbours do not bear.
 
     Args:
         num_users: :math:`U`.
         num_items: :math:`I`.
         embedding_dim: Width :math:`d`.
         num_layers: :math:`L`; zero is a plain table.
+        ego: Whether the mean has the vectors before propagation in it.
 
     **Shapes:** a view :math:`(U, I)` to users :math:`(U, d)` and items :math:`(I, d)`.
     """
 
     def __init__(
-        self, num_users: int, num_items: int, embedding_dim: int = 64, num_layers: int = 2
+        self,
+        num_users: int,
+        num_items: int,
+        embedding_dim: int = 64,
+        num_layers: int = 2,
+        ego: bool = True,
     ) -> None:
         super().__init__()
         if num_layers < 0:
             raise ValueError(f"expected num_layers >= 0, got {num_layers}")
-        self.num_layers = num_layers
+        if not ego and not num_layers:
+            raise ValueError("without layers there are only the vectors themselves: ego=False")
+        self.num_layers, self.ego = num_layers, ego
         self.user = nn.Parameter(torch.empty(num_users, embedding_dim))
         self.item = nn.Parameter(torch.empty(num_items, embedding_dim))
         self.reset_parameters()
@@ -49,7 +59,18 @@ class LightEncoder(nn.Module):
         Args:
             view: The normalised half of a bipartite graph, shape :math:`(U, I)`.
         """
-        return light_propagate(view, self.user, self.item, self.num_layers)
+        user, item = light_propagate(view, self.user, self.item, self.num_layers)
+        if self.ego:
+            return user, item
+        layers = self.num_layers
+        return (user * (layers + 1) - self.user) / layers, (
+            item * (layers + 1) - self.item
+        ) / layers
+
+    @property
+    def newcomer_scale(self) -> float:
+        """What the mean over layers of a node without a vector of its own is multiplied by."""
+        return 1.0 if self.ego else (self.num_layers + 1) / self.num_layers
 
     def __repr__(self) -> str:
         users, width = self.user.shape

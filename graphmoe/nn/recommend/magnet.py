@@ -58,6 +58,7 @@ class MAGNET(Recommender):
         graph: Training interactions and item features.
         embedding_dim: Width :math:`d`.
         num_layers: Steps over interactions.
+        ego: Whether the mean over layers has the vectors before propagation in it.
         num_neighbours: Content neighbours of an item in each modality.
         k: Experts a node is given.
         roles: Of the experts; there is one for each role and cue.
@@ -96,7 +97,8 @@ class MAGNET(Recommender):
         self,
         graph: InteractionGraph,
         embedding_dim: int = 64,
-        num_layers: int = 2,
+        num_layers: int = 3,
+        ego: bool = False,
         num_neighbours: int = 10,
         k: int = 3,
         roles: Sequence[str] = tuple(ROLES),
@@ -144,7 +146,7 @@ class MAGNET(Recommender):
                 self.view_b = self.dual.b
         for m, op in enumerate(near.values()):
             setattr(self, f"neighbours_{m}", gcn_normalize(op))
-        self.encoder = LightEncoder(self.num_users, self.num_items, embedding_dim, num_layers)
+        self.encoder = LightEncoder(self.num_users, self.num_items, embedding_dim, num_layers, ego)
         self.fusion = DegreeFusion(graph.user_degree, graph.item_degree)
         self.cues = ModalityCues(graph, embedding_dim, train_features)
         self.experts = StructuredExperts(embedding_dim, self.num_cues, roles, gated, templates)

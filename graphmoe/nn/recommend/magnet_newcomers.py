@@ -53,6 +53,7 @@ def _(model: MAGNET, prepared: Any, history: SparseOperator) -> Any:
             model.view_b, encoder.user, encoder.item, encoder.num_layers, history, weight
         )
         base = torch.lerp(base, other, _beta(model.fusion.user, degree))
+    base = base * encoder.newcomer_scale
     cues = normalised(history, model.item_degree) @ items.cues
     profile = F.normalize(history @ model.profile.items, dim=1)
     new, _ = model.complete((base, cues, degree), _none(items), (profile, model.profile.items[:0]))
@@ -71,6 +72,7 @@ def _(
         has = {name: present[name].to(degree.device) for name in near}
         other = _over_view_b(model, merge_knn(near, None, has, model.num_neighbours))
         base = torch.lerp(base, other, _beta(model.fusion.item, degree))
+    base = base * model.encoder.newcomer_scale
     cues = torch.cat([*_cues(model, near), base[:, :0]], dim=1)
     profile = model.profile.features(standardised(model, features, present))
     _, new = model.complete(_none(users), (base, cues, degree), (users.final[:0, :0], profile))

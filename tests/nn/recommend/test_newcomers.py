@@ -193,13 +193,15 @@ def drift_apart(model: MAGNET) -> MAGNET:
 
 
 @pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("ego", [False, True])
 def test_a_known_user_as_new_in_magnet_by_dense_formulas(
-    graph: InteractionGraph, layers: int
+    graph: InteractionGraph, layers: int, ego: bool
 ) -> None:
-    model = drift_apart(MAGNET(graph, 8, num_layers=layers, num_neighbours=3))
+    model = drift_apart(MAGNET(graph, 8, num_layers=layers, ego=ego, num_neighbours=3))
     with torch.no_grad():
         users, items = add_users(model, model.prepare(), histories(graph, TWIN))
-        old = model.encoder(model.view_a)[0][TWIN] - model.encoder.user[TWIN] / (layers + 1)
+        own = model.encoder.user[TWIN] / (layers + 1) if ego else 0.0
+        old = model.encoder(model.view_a)[0][TWIN] - own
         R, of_user, of_item = dense_view(graph, model)
         hat = R / of_user.clamp_min(1e-30).sqrt()[:, None] / of_item.clamp_min(1e-30).sqrt()
         user, item = model.encoder.user.double(), model.encoder.item.double()
@@ -210,7 +212,7 @@ def test_a_known_user_as_new_in_magnet_by_dense_formulas(
         mine = torch.zeros(ITEMS, dtype=torch.float64)
         mine[graph.item[graph.user == TWIN]] = 1
         row = mine / mine.sum().sqrt() / of_item.clamp_min(1e-30).sqrt()
-        content = (row @ below / (layers + 1)).float()
+        content = (row @ below / (layers + ego)).float()
         beta = model.fusion.beta()[0][TWIN]
         base = torch.lerp(old, content, beta)
     torch.testing.assert_close(users.base[USERS], base, rtol=1e-4, atol=1e-6)
@@ -227,7 +229,7 @@ def test_a_known_user_as_new_in_magnet_by_dense_formulas(
 
 
 def test_new_items_in_magnet_by_dense_formulas(graph: InteractionGraph) -> None:
-    model = drift_apart(MAGNET(graph, 8, num_layers=1, num_neighbours=3))
+    model = drift_apart(MAGNET(graph, 8, num_layers=1, ego=True, num_neighbours=3))
     features, present = new_features(graph)
     with torch.no_grad():
         _, items = add_items(model, model.prepare(), features, present)
