@@ -231,13 +231,17 @@ class MAGNET(Recommender):
             **self.loads.take(),
         }
 
+    @property
+    def neighbours(self) -> list[SparseOperator]:
+        """Normalised content neighbours of the items by each modality, themselves included."""
+        return [getattr(self, f"neighbours_{m}") for m in range(self.num_cues - 1)]
+
     def encode(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Collaborative vectors of users and items, and the cues of their modalities."""
         user, item = self.encoder(self.view_a)
+        user_cues, item_cues = self.cues(item, self.neighbours, self.view_a)
         if self.view_b is not None:
             user, item = self.fusion((user, item), self.encoder(self.view_b))
-        near = [getattr(self, f"neighbours_{m}") for m in range(self.num_cues - 1)]
-        user_cues, item_cues = self.cues(self.encoder.item, near, self.view_a)
         return user, item, user_cues, item_cues
 
     def side(

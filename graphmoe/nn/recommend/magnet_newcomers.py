@@ -109,6 +109,7 @@ def _over_view_b(model: MAGNET, near: SparseOperator) -> Tensor:
 def _cues(model: MAGNET, near: Mapping[str, SparseOperator]) -> list[Tensor]:
     """Cues of new items: what passes the gates of their content neighbours."""
     cues, parts = model.cues, []
+    _, item = model.encoder(model.view_a)
     for m, op in enumerate(near.values()):
         gate = cues.gates[m](cues.projections[m]()).sigmoid()
         if cues.item_present is not None:
@@ -116,7 +117,7 @@ def _cues(model: MAGNET, near: Mapping[str, SparseOperator]) -> list[Tensor]:
         old = getattr(model, f"neighbours_{m}")
         root = old.value[old.row() == old.col].sqrt()  # its diagonal is one over the degrees
         row = op.scaled((1 + op.degree()).rsqrt(), root)
-        parts.append(row @ (model.encoder.item * gate))
+        parts.append(row @ (item * gate))
     return parts
 
 
