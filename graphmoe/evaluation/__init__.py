@@ -16,6 +16,7 @@ from graphmoe.evaluation.members import (
 )
 from graphmoe.evaluation.metrics import Score, f1, mean_std, paired_interval, relative_entropy
 from graphmoe.evaluation.ranking import RankingResult, evaluate_ranking, evaluate_scores
+from graphmoe.evaluation.routing_tables import RoutingTables, read_routing
 from graphmoe.evaluation.top_items import ItemsOfUsers, dot_product_tiles, rank
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "OnTask",
     "PairedBootstrap",
     "RankingResult",
+    "RoutingTables",
     "Score",
     "dot_product_tiles",
     "evaluate_methods",
@@ -43,5 +45,6 @@ __all__ = [
     "propagated_features",
     "random_experts",
     "rank",
+    "read_routing",
     "relative_entropy",
 ]

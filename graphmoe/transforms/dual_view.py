@@ -44,7 +44,8 @@ class DualView:
         gamma: Weight of an item's strongest edge, a real one having 1.
 
     Attributes:
-        a, b: The views, shape :math:`(U, I)`.
+        a: View A, shape :math:`(U, I)`.
+        b: View B, likewise.
         pseudo: The edges that only view B has.
     """
 

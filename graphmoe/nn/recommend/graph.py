@@ -29,9 +29,12 @@ class InteractionGraph:
     (Centring is what keeps cosine neighbours from gathering at a few hubs.)
 
     Attributes:
-        user, item: The distinct training pairs, ordered by user and item, int64, :math:`(n)`.
-        num_users, num_items: :math:`U` and :math:`I`, those without interactions included.
-        user_degree, item_degree: Distinct training partners, int64, :math:`(U)`, :math:`(I)`.
+        user: User of each distinct training pair, ordered by user and item, int64, :math:`(n)`.
+        item: Its item.
+        num_users: :math:`U`, those without interactions included.
+        num_items: :math:`I`, likewise.
+        user_degree: Distinct training items of each user, int64, :math:`(U)`.
+        item_degree: Distinct training users of each item, int64, :math:`(I)`.
         modalities: Standardised features by name, float32, :math:`(I, F_m)`.
         present: Which items have the modality, bool, :math:`(I)`.
 
