@@ -50,7 +50,8 @@ def draw_entropy(records: Sequence[Mapping[str, Any]], path: Path, title: str = 
         ("hold", "#F0E442", "//", "hold"),
     ):
         for n, (begin, end) in enumerate(_spans(told, stage)):
-            axes.axvspan(begin - 0.5, end + 0.5, facecolor=colour, hatch=hatch, alpha=0.25,
+            # A record tells the stage that its epoch's end decided on: that of the next epoch.
+            axes.axvspan(begin, end + 1, facecolor=colour, hatch=hatch, alpha=0.25,
                          edgecolor=_GREY, linewidth=0, label=None if n else label)  # fmt: skip
     trigger, reason = told[-1].get("trigger_epoch"), told[-1].get("trigger_reason")
     reason = f", {reason}" if reason else ""

@@ -28,7 +28,7 @@ def epochs(hold: range = range(26, 30)) -> list[dict[str, Any]]:
                 "epoch": epoch,
                 "entropy_sample": 0.97 - 0.35 * ramp,
                 "entropy_mean": 0.98 - 0.05 * ramp,
-                "stage": "hold" if epoch in hold else "specialise" if epoch > 18 else "coverage",
+                "stage": "hold" if epoch in hold else "specialise" if epoch >= 18 else "coverage",
                 "ramp": ramp,
                 "trigger_epoch": 18 if epoch >= 18 else None,
                 "trigger_reason": "stable" if epoch >= 18 else "",
@@ -49,9 +49,9 @@ def test_spans_of_a_stage_follow_the_records() -> None:
     records = epochs()
     assert _spans(records, "hold") == [(26, 29)]
     # The ramp is done at epoch 28, so what comes after the hold is not shaded again.
-    assert _spans(records, "specialise") == [(19, 25)]
-    assert _spans(epochs(hold=range(0)), "specialise") == [(19, 27)]
-    assert _spans(records[:18], "specialise") == []
+    assert _spans(records, "specialise") == [(18, 25)]
+    assert _spans(epochs(hold=range(0)), "specialise") == [(18, 27)]
+    assert _spans(records[:17], "specialise") == []
 
 
 def test_entropy_load_weights_and_metrics_are_drawn(tmp_path: Path) -> None:
