@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -104,10 +105,12 @@ def recommend(
         TrainingInterruptedError: SIGINT or SIGTERM came; the state is saved.
     """
     chosen = load_config(RecommendConfig, config)  # type: ignore[arg-type]
-    if isinstance(source, (str, Path)):
-        data = chosen.data.model_copy(update={"source": str(source)})
-        chosen = chosen.model_copy(update={"data": data})
-        source = None
+    interactions = None
+    if source is not None:
+        if not isinstance(source, (str, os.PathLike)):
+            interactions = _given(source, chosen)
+            source = interactions.name
+        chosen = load_config(RecommendConfig, chosen, {"data.source": str(source)})
     if seeds is not None:
         chosen = load_config(RecommendConfig, chosen, {"seeds": tuple(seeds)})
     if len(set(chosen.seeds)) < len(chosen.seeds):
@@ -117,7 +120,7 @@ def recommend(
     root = Path(out)
     _refuse_existing(root, resume or overwrite)
     how: dict[str, Any] = {"device": device, "resume": resume, "overwrite": overwrite}
-    interactions = loading(chosen, data_root) if source is None else _given(source, chosen)
+    data: Any = loading(chosen, data_root) if interactions is None else interactions
     if against is not None:
         seeds_of(against)  # that there is such a run shows before hours of training
     make_folder(root)
@@ -127,12 +130,12 @@ def recommend(
         if search:
             from graphmoe.api.recommend_search import run_search
 
-            chosen = run_search(chosen, interactions, root, search, jobs, progress, how)
+            chosen = run_search(chosen, data, root, search, jobs, progress, how)
         if resume and not overwrite:
             chosen = joined_config(root, chosen)
         write_config(root, chosen)
         tasks = [
-            recommend_task_of(chosen, interactions, root, seed, folder_of(seed), **how)
+            recommend_task_of(chosen, data, root, seed, folder_of(seed), **how)
             for seed in chosen.seeds
         ]
         run_recommenders(tasks, root, jobs, progress)

@@ -15,7 +15,7 @@ import torch
 from graphmoe.api import evaluate_run, load_recommender, recommend, recommend_top
 from graphmoe.api.recommend_run import compare_runs
 from graphmoe.checkpoint.sealed import load_sealed
-from graphmoe.data.interactions import Interactions, Modality
+from graphmoe.data.interactions import Interactions, Modality, to_hetero
 from graphmoe.errors import ConfigError, DataError, MissingDataError, VerificationError
 from graphmoe.evaluation.bootstrap import paired_bootstrap
 from graphmoe.evaluation.ranking import evaluate_ranking
@@ -207,6 +207,15 @@ def test_a_run_can_be_given_more_seeds(tmp_path: Path) -> None:
     result = run(tmp_path, seeds=[1], resume=True)
     assert set(result.metrics["seeds"]) == {"0", "1"}
     assert (tmp_path / "seed-0" / "model.safetensors").stat().st_mtime_ns == first
+
+
+def test_a_graph_of_ones_own(finished: Path, tmp_path: Path) -> None:
+    result = run(tmp_path, to_hetero(DATA))
+    assert result.config.data.source == "tastes"  # nobody is told a wrong origin
+    assert 0 < result.mean("test")["recall@20"] <= 1
+    assert load_recommender(finished, source=DATA).config.data.source == "tastes"
+    with pytest.raises(ConfigError, match="'tastes'"):
+        load_recommender(finished)  # in memory then, nowhere now
 
 
 def test_other_data_is_not_taken_for_that_of_the_training(finished: Path) -> None:
