@@ -161,6 +161,7 @@ def loading(config: RecommendConfig, data_root: PathLike | None) -> dict[str, An
         "ratios": data.ratios,
         "modalities": data.modalities,
         "columns": data.columns,
+        "text_encoder": data.text_encoder,
         "data_root": None if data_root is None else Path(data_root),
     }
     return found

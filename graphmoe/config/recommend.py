@@ -34,6 +34,7 @@ class InteractionsSection(Section):
         ratios: Shares of training, validation and test of ``"random"`` and ``"time"``.
         modalities: Files of features by name; ``None``: those beside the interactions.
         columns: Which column is ``user``, ``item``, ``time``, ``split``, where names do not tell.
+        text_encoder: What turns columns of text into features.
     """
 
     source: str = Field(default="planted_tastes", description="name, folder or file")
@@ -46,6 +47,7 @@ class InteractionsSection(Section):
     )
     modalities: dict[str, str] | None = Field(default=None, description="feature files by name")
     columns: dict[str, str] | None = Field(default=None, description="names of the columns")
+    text_encoder: str = Field(default="sentence", description="what makes features of texts")
 
 
 class RecommenderSection(Section):
@@ -80,7 +82,7 @@ class RecommendOptimSection(Section):
     max_epochs: int = Field(default=1000, ge=1, description="most epochs")
     patience: int = Field(default=20, ge=1, description="epochs without a better validation")
     metric: str = Field(
-        default="recall@20", pattern=r"^(recall|ndcg)@[1-9]\d*$", description="what validation is"
+        default="recall@20", pattern=r"^(recall|ndcg)@[1-9]\d*$", description="validation figure that decides"
     )
 
 

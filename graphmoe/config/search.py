@@ -51,7 +51,10 @@ SPACES: dict[str, Space] = {
     },
     "MAGNET": {
         **_LR,
-        "model.hyper.num_layers": _LAYERS,
+        "model.hyper.num_layers": {"choice": [1, 2, 3, 4]},
+        "model.hyper.content_weight": {"choice": [0.0, 0.4, 0.8, 1.2]},
+        "model.hyper.user_power": {"choice": [0.0, 0.25, 0.5]},
+        "model.hyper.contrast_weight": {"log": [1e-4, 1e-1]},
         "model.hyper.reg_weight": _PENALTY,
     },
 }
