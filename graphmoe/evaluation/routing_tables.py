@@ -33,7 +33,7 @@ class Routed(Protocol):
     def prepare(self) -> Any:
         """What scoring all users shares."""
 
-    def gates(self, prepared: Any) -> tuple[Tensor, Tensor]:
+    def expert_gates(self, prepared: Any) -> tuple[Tensor, Tensor]:
         """Weights of experts for users ``[U, K]`` and items ``[I, K]``, 0 where not chosen."""
 
     def templates(self) -> Tensor:
@@ -80,7 +80,7 @@ class RoutingTables:
             model: With routing.
             interactions: What it was trained on.
         """
-        users, items = (gates.cpu().double() for gates in model.gates(model.prepare()))
+        users, items = (gates.cpu().double() for gates in model.expert_gates(model.prepare()))
         templates = model.templates().cpu().double()
         user_degree, item_degree = interactions.degrees("train")
         user_weight, item_weight = users @ templates, items @ templates

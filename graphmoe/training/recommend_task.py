@@ -259,7 +259,7 @@ def _write(
 
 def routing_files(model: Any, data: Interactions) -> dict[str, bytes]:
     """Tables of the routing, of models that have one."""
-    if not hasattr(model, "gates"):
+    if not hasattr(model, "expert_gates"):
         return {}
     from graphmoe.evaluation.routing_tables import RoutingTables
 

@@ -38,7 +38,7 @@ class Table:
     def prepare(self) -> tuple[Tensor, Tensor]:
         return self.given
 
-    def gates(self, prepared: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    def expert_gates(self, prepared: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         return prepared
 
     def templates(self) -> Tensor:
@@ -107,7 +107,7 @@ def test_of_magnet(data: Interactions, moe: bool) -> None:
     assert tables.cues == ["behaviour", *data.modalities]
     assert len(tables.experts) == 3 * kinds
     torch.testing.assert_close(tables.user_weight.sum(1), torch.ones(data.num_users))
-    users, items = model.gates(model.prepare())
+    users, items = model.expert_gates(model.prepare())
     chosen = 2 if moe else 3 * kinds
     assert set((users > 0).sum(1).tolist()) == set((items > 0).sum(1).tolist()) == {chosen}
     # Before training each template is its prior: own cue 0.8, 0.4 or 0.1.

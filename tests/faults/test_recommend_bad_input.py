@@ -195,9 +195,7 @@ def test_a_modality_that_tells_little(tmp_path: Path, model: str, odd: str) -> N
     sums_up(predict(tmp_path, "--top", "4"))
 
 
-@pytest.mark.parametrize(
-    "model", ["ItemKNN", *CONTENT, *(["MAGNET"] if "MAGNET" in TRAINED else [])]
-)
+@pytest.mark.parametrize("model", ["ItemKNN", *CONTENT])
 def test_the_only_modality_is_constant(tmp_path: Path, model: str) -> None:
     source = folder(tmp_path, image=np.ones((ITEMS, 4), dtype=np.float32))
     assert train(tmp_path, source, model) == 0

@@ -196,7 +196,7 @@ class MAGNET(Recommender):
         return self.experts.mixture().detach()
 
     @torch.no_grad()
-    def gates(self, prepared: tuple[MagnetSide, MagnetSide]) -> tuple[Tensor, Tensor]:
+    def expert_gates(self, prepared: tuple[MagnetSide, MagnetSide]) -> tuple[Tensor, Tensor]:
         """The weight of each expert for users ``[U, K]`` and items ``[I, K]``, 0 if not chosen."""
         users, items = (self._stack(side.base, side.cues) for side in prepared)
         if self.moe:
