@@ -267,6 +267,24 @@ def test_nothing_to_stop_by(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "has no valid interactions" in refused(tmp_path, capsys, folder(tmp_path, table))
 
 
+@pytest.mark.parametrize("k", [0, 7, 100])
+def test_more_experts_than_there_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], k: int
+) -> None:
+    """One modality and behaviour, three roles each: six experts."""
+    more = ("--model.name", "MAGNET", "--model.hyper", f"{{k: {k}}}")
+    assert f"expected 1 <= k <= 6 (3 roles of 2 cues), got k={k}" in refused(
+        tmp_path, capsys, folder(tmp_path), *more
+    )
+
+
+def test_as_many_experts_as_there_are(tmp_path: Path) -> None:
+    assert train(tmp_path, folder(tmp_path), "MAGNET", "--model.hyper", "{k: 6}") == 0
+    found = predict(tmp_path, "--top", "2")
+    sums_up(found)
+    assert len([name for name in found[0] if " by " in name]) == 12  # six experts by two cues
+
+
 def test_more_neighbours_than_items_are_all_there_are(tmp_path: Path) -> None:
     source = folder(tmp_path)
     assert train(tmp_path, source, "FREEDOM", "--model.hyper", "{k: 500}") == 0

@@ -228,6 +228,15 @@ def test_a_known_user_as_new_in_magnet_by_dense_formulas(
     torch.testing.assert_close(users.final[USERS, :8], base + side[0], rtol=1e-4, atol=1e-5)
 
 
+def test_a_known_user_as_new_in_magnet_is_scored_as_before(graph: InteractionGraph) -> None:
+    """By default no vector is a user's own alone, and without view B nothing else is either."""
+    model = drift_apart(MAGNET(graph, 8, view_b=False))
+    with torch.no_grad():
+        prepared = add_users(model, model.prepare(), histories(graph, TWIN, 7))
+        scores = model.score(prepared, torch.tensor([TWIN, 7, USERS, USERS + 1]))
+    torch.testing.assert_close(scores[2:], scores[:2], rtol=1e-4, atol=1e-5)
+
+
 def test_new_items_in_magnet_by_dense_formulas(graph: InteractionGraph) -> None:
     model = drift_apart(MAGNET(graph, 8, num_layers=1, ego=True, num_neighbours=3))
     features, present = new_features(graph)
