@@ -54,8 +54,10 @@ def quality(args: argparse.Namespace) -> None:
 
     names = args.models or [*runs.BASELINES, runs.OURS]
     rows = runs.quality_rows(names, args.data, args.trials, args.settings)
-    runs.run_rows(rows, _data(args), range(args.seeds), args.work, args.jobs)
+    failed = runs.run_rows(rows, _data(args), range(args.seeds), args.work, args.jobs)
     report(args)
+    if failed:
+        raise SystemExit("rows that failed:\n" + "\n".join(failed))
 
 
 def ablations(args: argparse.Namespace) -> None:
@@ -65,8 +67,10 @@ def ablations(args: argparse.Namespace) -> None:
     rows = runs.ablation_rows(
         args.work, args.rows or list(runs.ABLATIONS), runs.read_runs(args.work)
     )
-    runs.run_rows(rows, _data(args), range(args.seeds), args.work, args.jobs)
+    failed = runs.run_rows(rows, _data(args), range(args.seeds), args.work, args.jobs)
     report(args)
+    if failed:
+        raise SystemExit("rows that failed:\n" + "\n".join(failed))
 
 
 def report(args: argparse.Namespace) -> None:
