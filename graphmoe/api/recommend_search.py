@@ -93,6 +93,10 @@ def run_search(
         "trials": rows,
     }
     write_bytes(root / RESULT, dump_sealed(content))
+    if progress:
+        from graphmoe.api.recommend_tables import print_search
+
+        print_search(content)
     return load_config(RecommendConfig, config, drawn[best])
 
 

@@ -48,6 +48,39 @@ def print_comparison(against: dict[str, Any]) -> None:
             console.print(Text(line))
 
 
+def print_search(told: dict[str, Any], listed: int = 5) -> None:
+    """The best trials of a search, the chosen one first.
+
+    Args:
+        told: What ``search.json`` says.
+        listed: How many.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    trials = [trial for trial in told["trials"] if trial["score"] is not None]
+    trials.sort(key=lambda trial: -trial["score"])  # stable: of equal ones the first was chosen
+    title = f"{told['model']}: {len(told['trials'])} trials, the best on validation"
+    table = Table(box=box.SIMPLE, title=Text(title))
+    for heading in ("trial", told["metric"], "epochs", "settings"):
+        table.add_column(heading)
+    for trial in trials[:listed]:
+        settings = ", ".join(
+            f"{name.split('.')[-1]} {value:.4g}" if isinstance(value, float) else
+            f"{name.split('.')[-1]} {value}"
+            for name, value in trial["settings"].items()
+        )  # fmt: skip
+        table.add_row(
+            trial["trial"],
+            f"{trial['score']:.4f}",
+            str(trial["training"]["epochs"]),
+            Text(settings or "as configured"),
+        )
+    Console().print(table)
+
+
 def cell(value: dict[str, float | None] | None) -> str:
     """``mean ± deviation``."""
     if value is None:

@@ -25,7 +25,7 @@ from graphmoe.checkpoint.sealed import dump_sealed, load_sealed
 from graphmoe.checkpoint.store import training_lock
 from graphmoe.checkpoint.tensors import dump_tensors
 from graphmoe.errors import ConfigError, DataError
-from graphmoe.training.device import limited_threads
+from graphmoe.training.device import limited_threads, resolve_device
 from graphmoe.training.interrupts import StopRequest, TrainingInterruptedError
 from graphmoe.training.logs import RunLogs
 from graphmoe.training.recommend import RecommendSettings, train_recommender
@@ -144,7 +144,9 @@ def recommend_task(
         finished = find_finished(task, identity)
         if finished is not None:
             return finished
-        checkpointer = Checkpointer(task.folder, {**identity, "device": task.device})
+        checkpointer = Checkpointer(
+            task.folder, {**identity, "device": resolve_device(task.device).type}
+        )
         if task.overwrite and not (task.resume and checkpointer.fits()):
             checkpointer.clear()
         if stop:

@@ -145,16 +145,21 @@ def test_what_is_not_trained_is_evaluated(tmp_path: Path) -> None:
     assert load_recommender(tmp_path, source=DATA).model.k == 5
 
 
-def test_the_best_trial_on_validation_is_trained(tmp_path: Path) -> None:
+def test_the_best_trial_on_validation_is_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     space = {"optim.lr": {"log": [1e-5, 0.1]}, "model.hyper.num_layers": {"choice": [1, 2]}}
     config = {**SMALL, "trials": {"space": space, "max_epochs": 3}}
-    result = run(tmp_path, config=config, search=5)
+    result = run(tmp_path, config=config, search=5, progress=True)
+    printed = capsys.readouterr().out
     told = load_sealed(tmp_path / "search.json")
     scores = [trial["score"] for trial in told["trials"]]
     best = told["trials"][max(range(5), key=lambda t: (scores[t], -t))]
     assert told["best"] == best["trial"]
     assert told["trials"][0]["settings"] == {}
     assert len({json.dumps(trial["settings"]) for trial in told["trials"]}) == 5
+    rows = [line.split() for line in printed.splitlines() if line.strip().startswith("trial-")]
+    assert rows[0][:2] == [best["trial"], f"{best['score']:.4f}"]
     settings = best["settings"] or {"optim.lr": 0.02}
     assert result.config.optim.lr == settings["optim.lr"]
     assert result.config.optim.max_epochs == 6  # a trial's epochs are the trial's alone
