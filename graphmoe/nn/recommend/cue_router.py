@@ -109,7 +109,7 @@ class CueRouter(nn.Module):
         return routing
 
 
-def rows(routing: Routing, start: int, end: int) -> Routing:
+def rows(routing: Routing, which: slice | Tensor) -> Routing:
     """The routing of some rows."""
-    parts = [None if x is None else x[start:end] for x in routing[:5]]
+    parts = [None if x is None else x[which] for x in routing[:5]]
     return Routing(*parts)  # type: ignore[arg-type]

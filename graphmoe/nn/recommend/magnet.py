@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +13,13 @@ from graphmoe.nn.recommend.base import Recommender
 from graphmoe.nn.recommend.content_profile import ContentProfile
 from graphmoe.nn.recommend.cue_router import CueRouter, rows
 from graphmoe.nn.recommend.degree_fusion import DegreeFusion
+from graphmoe.nn.recommend.item_walk import item_walks
 from graphmoe.nn.recommend.light_encoder import LightEncoder
 from graphmoe.nn.recommend.losses import info_nce, l2_loss
 from graphmoe.nn.recommend.magnet_side import MagnetSide
 from graphmoe.nn.recommend.modality_cues import ModalityCues
+from graphmoe.nn.recommend.pair_experts import PairExperts, pair_routing
+from graphmoe.nn.recommend.pair_ranking import PairFactors, pair_parts, rank_scores
 from graphmoe.nn.recommend.routing_loads import RoutingLoads
 from graphmoe.nn.recommend.structured_experts import ROLES, StructuredExperts, dense_gates
 from graphmoe.ops import SparseOperator, gcn_normalize
@@ -28,6 +31,9 @@ from graphmoe.typing import Routing
 if TYPE_CHECKING:
     from graphmoe.nn.recommend.graph import InteractionGraph
 
+#: Users, items, and whose items are whose: what scores are made from.
+Prepared: TypeAlias = tuple[MagnetSide, MagnetSide, SparseOperator]
+LEVELS = ("representation", "score")
 #: Nodes of a batch that take part in a contrast; its cost is quadratic in them.
 CONTRASTED = 1024
 
@@ -39,6 +45,7 @@ class MAGNET(Recommender):
     .. math::
         y_n = e_n + \gamma \sum_{k \in T(n)} g_{nk}\, f_k(c_n), \qquad
         s(u, i) = \langle y_u, y_i \rangle + \omega \langle p_u, q_i \rangle
+        + \kappa\, w(u, i)
 
     After `"Modality-Guided Mixture of Graph Experts with Entropy-Triggered Routing for Multimodal
     Recommendation" <https://arxiv.org/abs/2602.20723>`_. The paper's are: two views of the graph,
@@ -48,7 +55,8 @@ class MAGNET(Recommender):
     sparse routing conditioned on interactions (:class:`CueRouter`); the two-stage schedule that is
     triggered by entropy. Its code is not public, and all forms and constants are ours, as are the
     sum with :math:`e_n`, the content profile :math:`\langle p_u, q_i \rangle`
-    (:class:`ContentProfile`) and the weights of users below.
+    (:class:`ContentProfile`), the walks :math:`w(u, i)` along the interactions
+    (:func:`~graphmoe.nn.recommend.item_walk.item_walks`) and the weights of users below.
 
     **Weights of users** (ours). A pair counts in the loss in proportion to :math:`n_u^{-\alpha}`:
     few users with long histories otherwise make up most of the loss, where recommendations are
@@ -61,11 +69,16 @@ class MAGNET(Recommender):
         ego: Whether the mean over layers has the vectors before propagation in it.
         num_neighbours: Content neighbours of an item in each modality.
         k: Experts a node is given.
+        level: ``"representation"``: experts work on each side, the score is a dot product.
+            ``"score"``: experts with towers of their own (:class:`PairExperts`) add to the score
+            of a pair, gated by both of its sides; it memorises sooner and is an option.
         roles: Of the experts; there is one for each role and cue.
         gated: Whether behaviour gates the experts' channels.
         side_weight: :math:`\gamma`.
         content_weight: :math:`\omega`; 0 leaves the content profile out.
         content_rank: Most directions of a modality in it.
+        walk_weight: :math:`\kappa`; 0 leaves the walks out. They count in the ranking alone, the
+            training does not see them.
         user_power: :math:`\alpha`.
         reg_weight: Penalty on the final vectors of the batch.
         contrast_weight: Of the contrast of what experts say with the collaborative vectors.
@@ -101,11 +114,13 @@ class MAGNET(Recommender):
         ego: bool = False,
         num_neighbours: int = 10,
         k: int = 3,
+        level: str = "representation",
         roles: Sequence[str] = tuple(ROLES),
         gated: bool = True,
         side_weight: float = 1 / 3,
-        content_weight: float = 0.8,
+        content_weight: float = 1.8,
         content_rank: int = 128,
+        walk_weight: float = 40.0,
         user_power: float = 0.5,
         reg_weight: float = 1e-3,
         contrast_weight: float = 1e-3,
@@ -130,8 +145,14 @@ class MAGNET(Recommender):
                 f"k is the number of experts a node is given: expected 1 <= k <= {num_experts} "
                 f"({len(roles)} roles of {self.num_cues} cues), got k={k}"
             )
+        if level not in LEVELS:
+            raise ConfigError(f"level is one of {', '.join(LEVELS)}, got {level!r}")
+        if level == "score" and not moe:
+            raise ConfigError("experts at the level of scores are routed: expected moe=True")
+        self.level = level
         self.embedding_dim, self.k, self.num_neighbours = embedding_dim, k, num_neighbours
         self.side_weight, self.content_weight = side_weight, content_weight
+        self.walk_weight = walk_weight
         self.user_power, self.reg_weight = user_power, reg_weight
         self.contrast_weight, self.drift_weight = contrast_weight, drift_weight
         self.loo, self.moe, self.route_reg, self.two_stage = loo, moe, route_reg, two_stage
@@ -160,6 +181,7 @@ class MAGNET(Recommender):
             router=router,
             schedule_kwargs=schedule_kwargs,
         )
+        self.pairs = PairExperts(embedding_dim, num_experts) if level == "score" else None
         self.loads = RoutingLoads(num_experts)
         self.profile = ContentProfile(graph, content_rank)
         weight = graph.user_degree.clamp_min(1).float().pow(-user_power)
@@ -173,6 +195,8 @@ class MAGNET(Recommender):
         """Draw everything anew, and start the schedule over."""
         for module in (self.encoder, self.fusion, self.cues, self.experts, self.routing):
             module.reset_parameters()
+        if self.pairs is not None:
+            self.pairs.reset_parameters()
 
     @property
     def schedule_done(self) -> bool:
@@ -196,9 +220,9 @@ class MAGNET(Recommender):
         return self.experts.mixture().detach()
 
     @torch.no_grad()
-    def expert_gates(self, prepared: tuple[MagnetSide, MagnetSide]) -> tuple[Tensor, Tensor]:
+    def expert_gates(self, prepared: Prepared) -> tuple[Tensor, Tensor]:
         """The weight of each expert for users ``[U, K]`` and items ``[I, K]``, 0 if not chosen."""
-        users, items = (self._stack(side.base, side.cues) for side in prepared)
+        users, items = (self._stack(side.base, side.cues) for side in prepared[:2])
         if self.moe:
             routing = self.routing((users, prepared[0].degree), (items, prepared[1].degree))
         else:
@@ -261,7 +285,7 @@ class MAGNET(Recommender):
         start = 0
         for part, cues in zip((users, items), stacked, strict=True):
             end = start + cues.size(0)
-            own = self._even(cues) if routing is None else rows(routing, start, end)
+            own = self._even(cues) if routing is None else rows(routing, slice(start, end))
             found.append(self.side_weight * self.experts(cues, part[0], own))
             start = end
         return found[0], found[1], routing
@@ -278,14 +302,20 @@ class MAGNET(Recommender):
             users, u = user.unique(return_inverse=True)
             cue = user_cues[users]
         user_base, item_base = of_users[users], of_items[items]
-        user_side, item_side, routing = self.side(
+        sides = (
             (user_base, cue, self.user_degree[users]),
             (item_base, item_cues[items], self.item_degree[items]),
         )
-        final_users, final_items = user_base + user_side, item_base + item_side
+        added: Tensor | float = 0.0
+        if self.pairs is None:
+            user_side, item_side, routing = self.side(*sides)
+            final_users, final_items = user_base + user_side, item_base + item_side
+        else:
+            final_users, final_items = user_base, item_base
+            added, routing = self._pairs(*sides, u, p, n)
         a, b, c = final_users[u], final_items[p], final_items[n]
         weight = self.user_weight[user]
-        margin = (a * (b - c)).sum(dim=1)
+        margin = (a * (b - c)).sum(dim=1) + added
         if self.content_weight:
             apart = self.profile.items[positive] - self.profile.items[negative]
             likeness = (self.profile.leave_one_out(user, positive) * apart).sum(dim=1)
@@ -295,7 +325,7 @@ class MAGNET(Recommender):
             "bpr": -(weight * nn.functional.logsigmoid(margin)).mean(),
             "l2": self.reg_weight * l2_loss(root * a, root * b, root * c),
         }
-        if self.contrast_weight:
+        if self.contrast_weight and self.pairs is None:
             first = _first(user) if self.loo else torch.arange(users.numel(), device=user.device)
             liked, met = _some(p.unique()), _some(first)
             contrast = info_nce(item_side[liked], item_base[liked], self.temperature)
@@ -311,11 +341,6 @@ class MAGNET(Recommender):
             if self.route_reg:
                 terms["routing"] = self._routing_loss(routing)
         return terms
-
-    def vectors(self) -> tuple[Tensor, Tensor]:
-        """Final vectors, the content profile behind them."""
-        users, items = self.sides()
-        return users.final, items.final
 
     def sides(self) -> tuple[MagnetSide, MagnetSide]:
         """All users and all items."""
@@ -337,26 +362,53 @@ class MAGNET(Recommender):
             items: Likewise.
             profiles: Content profiles of both; ``None``: those of all users and items.
         """
-        user_side, item_side, _ = self.side(users, items)
-        final = [users[0] + user_side, items[0] + item_side]
+        final = [users[0], items[0]]
+        if self.pairs is None:
+            user_side, item_side, _ = self.side(users, items)
+            final = [users[0] + user_side, items[0] + item_side]
         if self.content_weight:
             of_users, of_items = profiles or (self.profile.users(), self.profile.items)
             final[0] = torch.cat([final[0], self.content_weight * of_users], dim=1)
             final[1] = torch.cat([final[1], of_items], dim=1)
         return MagnetSide(final[0], *users), MagnetSide(final[1], *items)
 
-    def prepare(self) -> tuple[MagnetSide, MagnetSide]:
-        """All users and all items, without gradients."""
+    def prepare(self) -> Prepared:
+        """All users and all items, without gradients, and the histories of the users."""
         with torch.no_grad():
-            return self.sides()
+            return (*self.sides(), self.graph.mean_of_history)
 
-    def score(self, prepared: tuple[MagnetSide, MagnetSide], users: Tensor) -> Tensor:
-        """Dot products of the final vectors."""
-        return prepared[0].final[users] @ prepared[1].final.t()
+    def score(self, prepared: Prepared, users: Tensor) -> Tensor:
+        """Dot products, walks, and at the level of scores the experts' part."""
+        if self.pairs is None:
+            scores = prepared[0].final[users] @ prepared[1].final.t()
+        else:
+            factors = self.factors(prepared[0].rows(users), prepared[1])
+            scores = rank_scores(factors, torch.arange(users.numel(), device=users.device))
+        if self.walk_weight:
+            walks = item_walks(self.graph, users, prepared[2])
+            scores[:, : self.num_items].add_(walks, alpha=self.walk_weight)
+        return scores
 
-    def explain(
-        self, prepared: tuple[MagnetSide, MagnetSide], users: Tensor, items: Tensor
-    ) -> dict[str, Tensor]:
+    @torch.no_grad()
+    def factors(self, users: MagnetSide, items: MagnetSide) -> PairFactors:
+        """What the exact ranking of pair-wise experts multiplies."""
+        assert self.pairs is not None
+        mixture = self.experts.mixture()
+        stacked = [self._stack(side.base, side.cues) for side in (users, items)]
+        routing = self.routing.router(self.routing.tokens(stacked[0], users.degree, "user"))
+        tokens = self.routing.tokens(stacked[1], items.degree, "item")
+        return PairFactors(
+            users.final,
+            items.final,
+            self.pairs.tower(stacked[0], mixture, "user"),
+            self.pairs.tower(stacked[1], mixture, "item"),
+            routing.logits,
+            self.pairs.logits(tokens),
+            routing.index,
+            self.pairs.weight,
+        )
+
+    def explain(self, prepared: Prepared, users: Tensor, items: Tensor) -> dict[str, Tensor]:
         r"""What gave the score of each pair; the contributions sum to the score.
 
         With :math:`y = e + \sum_{km} t_{km}`, expert :math:`k` by cue :math:`m` gave
@@ -364,8 +416,13 @@ class MAGNET(Recommender):
         collaborative vectors likewise with :math:`e`, and the profile a term a modality.
         """
         of_users, of_items = prepared[0].rows(users), prepared[1].rows(items)
+        return self._explain(of_users, of_items) | self._walked(prepared[2], users, items)
+
+    def _explain(self, of_users: MagnetSide, of_items: MagnetSide) -> dict[str, Tensor]:
         width = self.embedding_dim
         y_u, y_i = of_users.final[:, :width], of_items.final[:, :width]
+        if self.pairs is not None:
+            return self._explain_pairs(of_users, of_items)
         with torch.no_grad():
             t_u, t_i = self._parts(of_users[1:], of_items[1:])
             told = {
@@ -376,12 +433,66 @@ class MAGNET(Recommender):
         for k, expert in enumerate(self.expert_names):
             for m, cue in enumerate(self.cue_names):
                 told[f"{cue} by {expert}"] = gave[:, k, m]
-        if self.content_weight:
-            left = self.profile.split(of_users.final[:, width:])
-            right = self.profile.split(of_items.final[:, width:])
-            for name in left:
-                told[f"likeness {name}"] = (left[name] * right[name]).sum(dim=1)
-        return told
+        return told | self._likeness(of_users, of_items)
+
+    def _explain_pairs(self, users: MagnetSide, items: MagnetSide) -> dict[str, Tensor]:
+        """Of pairs at the level of scores: an expert's cues share its part by the template."""
+        width = self.embedding_dim
+        base = (users.final[:, :width] * items.final[:, :width]).sum(dim=1)
+        each = torch.arange(base.numel(), device=base.device)
+        parts = pair_parts(self.factors(users, items), each, each)
+        parts = parts.unsqueeze(2) * self.templates()
+        told = {"collaborative": base}
+        for k, expert in enumerate(self.expert_names):
+            for m, cue in enumerate(self.cue_names):
+                told[f"{cue} by {expert}"] = parts[:, k, m]
+        return told | self._likeness(users, items)
+
+    def _walked(self, history: SparseOperator, users: Tensor, items: Tensor) -> dict[str, Tensor]:
+        """What the walks gave; items that came after training are not reached."""
+        if not self.walk_weight:
+            return {}
+        distinct, row = users.unique(return_inverse=True)
+        found = torch.zeros(items.numel(), device=items.device)
+        for part in distinct.split(1024):
+            walks = item_walks(self.graph, part, history)
+            here = torch.isin(users, part) & (items < self.num_items)
+            place = torch.searchsorted(part, distinct[row[here]])
+            found[here] = self.walk_weight * walks[place, items[here]]
+        return {"walks": found}
+
+    def _likeness(self, users: MagnetSide, items: MagnetSide) -> dict[str, Tensor]:
+        """What the content profile gave, by modality."""
+        if not self.content_weight:
+            return {}
+        left = self.profile.split(users.final[:, self.embedding_dim :])
+        right = self.profile.split(items.final[:, self.embedding_dim :])
+        return {f"likeness {name}": (left[name] * right[name]).sum(dim=1) for name in left}
+
+    def _pairs(
+        self,
+        users: tuple[Tensor, Tensor, Tensor],
+        items: tuple[Tensor, Tensor, Tensor],
+        u: Tensor,
+        p: Tensor,
+        n: Tensor,
+    ) -> tuple[Tensor, Routing]:
+        """What experts add to a positive more than to its negative, and the positives' routing."""
+        assert self.pairs is not None
+        mixture = self.experts.mixture()
+        cues = [self._stack(*part[:2]) for part in (users, items)]
+        left = self.pairs.tower(cues[0], mixture, "user")[u]
+        right = self.pairs.tower(cues[1], mixture, "item")
+        routed = self.routing.router(self.routing.tokens(cues[0], users[2], "user"))
+        routed = rows(routed, u)
+        logits = self.pairs.logits(self.routing.tokens(cues[1], items[2], "item"))
+        found, routings = [], []
+        for item in (p, n):
+            routing = pair_routing(routed, logits[item])
+            said = (left * right[item]).sum(dim=2).gather(1, routing.index)
+            found.append((routing.weight * said).sum(dim=1))
+            routings.append(routing)
+        return self.pairs.weight * (found[0] - found[1]), routings[0]
 
     def _parts(self, *sides: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, ...]:
         stacked = [self._stack(*part[:2]) for part in sides]
@@ -391,7 +502,7 @@ class MAGNET(Recommender):
             routing = self.routing((stacked[0], sides[0][2]), (stacked[1], sides[1][2]))
         for part, cues in zip(sides, stacked, strict=True):
             end = start + cues.size(0)
-            own = self._even(cues) if routing is None else rows(routing, start, end)
+            own = self._even(cues) if routing is None else rows(routing, slice(start, end))
             found.append(self.side_weight * self.experts.parts(cues, part[0], own))
             start = end
         return tuple(found)
@@ -408,7 +519,16 @@ class MAGNET(Recommender):
 
     def _routing_loss(self, routing: Routing) -> Tensor:
         router = self.routing.router
-        return router.loss(routing)
+        if self.two_stage:
+            return router.loss(routing)
+        # Both losses at full weight from the start; the schedule only watches.
+        schedule = router.schedule
+        kept = schedule.lambda_c, schedule.lambda_s
+        schedule.lambda_c = torch.full_like(kept[0], schedule.coverage)
+        schedule.lambda_s = torch.full_like(kept[1], schedule.specialise)
+        loss = router.loss(routing)
+        schedule.lambda_c, schedule.lambda_s = kept
+        return loss
 
 
 def _some(nodes: Tensor) -> Tensor:

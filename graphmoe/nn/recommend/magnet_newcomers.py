@@ -7,6 +7,7 @@ layers. All of this is ours:
   content adds for them, over view B with the same edges; the cues from the history over view A;
 - an item's comes, over view B alone, from the ``min_degree`` users that view B's rule would choose
   for it by content (nobody being full), and its cues from its content neighbours;
+- walks along the interactions neither start from a newcomer nor lead to one;
 - :math:`\beta`, experts and the content profile follow from these as for everybody: the degree of a
   user is the length of the history, that of an item 0.
 """
@@ -29,6 +30,7 @@ from graphmoe.nn.recommend.newcomers import (
     normalised,
     propagated,
     size_of,
+    stacked_rows,
     standardised,
 )
 from graphmoe.ops import SparseOperator
@@ -41,7 +43,7 @@ BLOCK = 256
 
 @add_users.register
 def _(model: MAGNET, prepared: Any, history: SparseOperator) -> Any:
-    users, items = prepared
+    users, items, known = prepared
     history = history.to(users.base.device)
     encoder, degree = model.encoder, history.crow.long().diff().to(users.base.dtype)
     base = propagated(
@@ -57,14 +59,14 @@ def _(model: MAGNET, prepared: Any, history: SparseOperator) -> Any:
     cues = normalised(history, model.item_degree) @ items.cues
     profile = F.normalize(history @ model.profile.items, dim=1)
     new, _ = model.complete((base, cues, degree), _none(items), (profile, model.profile.items[:0]))
-    return users.followed_by(new), items
+    return users.followed_by(new), items, stacked_rows(known, history.to(dtype=known.dtype))
 
 
 @add_items.register
 def _(
     model: MAGNET, prepared: Any, features: Mapping[str, Tensor], present: Mapping[str, Tensor]
 ) -> Any:
-    users, items = prepared
+    users, items, known = prepared
     near = content_neighbours(model, features, present, model.num_neighbours)
     degree = items.base.new_zeros(size_of(features))
     base = items.base.new_zeros(len(degree), model.embedding_dim)
@@ -76,7 +78,7 @@ def _(
     cues = torch.cat([*_cues(model, near), base[:, :0]], dim=1)
     profile = model.profile.features(standardised(model, features, present))
     _, new = model.complete(_none(users), (base, cues, degree), (users.final[:0, :0], profile))
-    return users, items.followed_by(new)
+    return users, items.followed_by(new), known
 
 
 def _over_view_b(model: MAGNET, near: SparseOperator) -> Tensor:

@@ -199,7 +199,7 @@ def test_a_known_user_as_new_in_magnet_by_dense_formulas(
 ) -> None:
     model = drift_apart(MAGNET(graph, 8, num_layers=layers, ego=ego, num_neighbours=3))
     with torch.no_grad():
-        users, items = add_users(model, model.prepare(), histories(graph, TWIN))
+        users, items, _ = add_users(model, model.prepare(), histories(graph, TWIN))
         own = model.encoder.user[TWIN] / (layers + 1) if ego else 0.0
         old = model.encoder(model.view_a)[0][TWIN] - own
         R, of_user, of_item = dense_view(graph, model)
@@ -230,7 +230,7 @@ def test_a_known_user_as_new_in_magnet_by_dense_formulas(
 
 def test_a_known_user_as_new_in_magnet_is_scored_as_before(graph: InteractionGraph) -> None:
     """By default no vector is a user's own alone, and without view B nothing else is either."""
-    model = drift_apart(MAGNET(graph, 8, view_b=False))
+    model = drift_apart(MAGNET(graph, 8, view_b=False, walk_weight=0.0))
     with torch.no_grad():
         prepared = add_users(model, model.prepare(), histories(graph, TWIN, 7))
         scores = model.score(prepared, torch.tensor([TWIN, 7, USERS, USERS + 1]))
@@ -241,7 +241,7 @@ def test_new_items_in_magnet_by_dense_formulas(graph: InteractionGraph) -> None:
     model = drift_apart(MAGNET(graph, 8, num_layers=1, ego=True, num_neighbours=3))
     features, present = new_features(graph)
     with torch.no_grad():
-        _, items = add_items(model, model.prepare(), features, present)
+        _, items, _ = add_items(model, model.prepare(), features, present)
     near = dense_new_neighbours(graph, features, present, k=3)
     merged = (near["image"] + near["audio"]) / (1.0 + present["audio"].double()[:, None])
     S = merged * torch.zeros_like(merged).scatter_(1, merged.topk(3, dim=1).indices, 1.0)
@@ -281,8 +281,8 @@ def test_contributions_of_newcomers_sum_to_their_scores(graph: InteractionGraph)
     users = torch.arange(USERS + 1).repeat_interleave(ITEMS + 4)
     items = torch.arange(ITEMS + 4).repeat(USERS + 1)
     gave = model.explain(prepared, users, items)
-    # One for each expert and cue, the collaborative part, and likeness by each modality.
-    assert len(gave) == 1 + 9 * 3 + 2
+    # One for each expert and cue, the collaborative part, likeness by each modality, and walks.
+    assert len(gave) == 1 + 9 * 3 + 2 + 1
     total = torch.stack(list(gave.values())).sum(0)
     torch.testing.assert_close(total, scores.flatten(), rtol=1e-4, atol=1e-5)
 
