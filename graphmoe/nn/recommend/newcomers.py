@@ -198,7 +198,7 @@ def _(
 def _(model: ItemKNN, prepared: Any, history: SparseOperator) -> Any:
     rows, near = prepared
     mean = history.with_value(history.crow.long().diff().float().reciprocal()[history.row()])
-    return _stacked(rows, mean.to(rows.device, rows.dtype)), near
+    return stacked_rows(rows, mean.to(rows.device, rows.dtype)), near
 
 
 @add_items.register
@@ -323,7 +323,7 @@ def size_of(features: Mapping[str, Tensor]) -> int:
     return next(iter(features.values())).size(0)
 
 
-def _stacked(above: SparseOperator, below: SparseOperator) -> SparseOperator:
+def stacked_rows(above: SparseOperator, below: SparseOperator) -> SparseOperator:
     """The rows of both."""
     crow = torch.cat([above.crow.long(), above.crow.long()[-1] + below.crow.long()[1:]])
     col = torch.cat([above.col.long(), below.col.long()])
