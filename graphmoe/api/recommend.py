@@ -125,8 +125,9 @@ def recommend(
         seeds_of(against)  # that there is such a run shows before hours of training
     make_folder(root)
     with training_lock(root, "run", "the {} in"):
-        for stale in root.glob(f"{TEMPORARY}*"):  # of a run that was killed
-            discard(stale)
+        for place in (root, *(root / folder_of(seed) for seed in chosen.seeds)):
+            for stale in place.glob(f"{TEMPORARY}*"):  # of a run that was killed
+                discard(stale)
         if search:
             from graphmoe.api.recommend_search import run_search
 
