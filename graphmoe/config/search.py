@@ -52,7 +52,8 @@ SPACES: dict[str, Space] = {
     "MAGNET": {
         **_LR,
         "model.hyper.num_layers": {"choice": [1, 2, 3, 4]},
-        "model.hyper.content_weight": {"choice": [0.0, 0.4, 0.8, 1.2]},
+        "model.hyper.content_weight": {"choice": [0.8, 1.2, 1.8, 2.5]},
+        "model.hyper.walk_weight": {"choice": [0.0, 20.0, 40.0, 60.0]},
         "model.hyper.user_power": {"choice": [0.0, 0.25, 0.5]},
         "model.hyper.contrast_weight": {"log": [1e-4, 1e-1]},
         "model.hyper.reg_weight": _PENALTY,
