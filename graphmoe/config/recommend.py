@@ -82,7 +82,9 @@ class RecommendOptimSection(Section):
     max_epochs: int = Field(default=1000, ge=1, description="most epochs")
     patience: int = Field(default=20, ge=1, description="epochs without a better validation")
     metric: str = Field(
-        default="recall@20", pattern=r"^(recall|ndcg)@[1-9]\d*$", description="validation figure that decides"
+        default="recall@20",
+        pattern=r"^(recall|ndcg)@[1-9]\d*$",
+        description="validation figure that decides",
     )
 
 
