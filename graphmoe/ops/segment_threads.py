@@ -12,7 +12,7 @@ from heapq import heapreplace
 import torch
 
 #: Multiplications below which handing work to other threads costs more than it saves.
-LEAST_WORK = 2**24
+LEAST_WORK = 2**27
 #: How much longer than an even share the busiest thread may take.
 UNEVEN = 1.1
 
