@@ -186,7 +186,7 @@ def test_graphs_are_fetched_only_when_asked(
         ("fuse cora --bank b --shots a", "--shots"),
         ("fuse cora --bank b --protocol strit", "did you mean strict?"),
         ("experts", "ls"),
-        ("recommend trian", "did you mean train"),
+        ("recommend trainn", "did you mean train"),
         ("recommend train --optim.lrr 1", "--optim.lrr"),
         ("recommend train --optim.metric auc", "optim.metric: got 'auc'"),
         ("recommend train --seeds 0,x", "seeds.1: got 'x'"),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from graphmoe.errors import ConfigError
 from graphmoe.nn.recommend.base import Recommender
@@ -15,11 +15,12 @@ from graphmoe.nn.recommend.cue_router import CueRouter, rows
 from graphmoe.nn.recommend.degree_fusion import DegreeFusion
 from graphmoe.nn.recommend.item_walk import item_walks
 from graphmoe.nn.recommend.light_encoder import LightEncoder
-from graphmoe.nn.recommend.losses import info_nce, l2_loss
+from graphmoe.nn.recommend.magnet_explain import explain_pairs
+from graphmoe.nn.recommend.magnet_loss import magnet_loss
 from graphmoe.nn.recommend.magnet_side import MagnetSide
 from graphmoe.nn.recommend.modality_cues import ModalityCues
-from graphmoe.nn.recommend.pair_experts import PairExperts, pair_routing
-from graphmoe.nn.recommend.pair_ranking import PairFactors, pair_parts, rank_scores
+from graphmoe.nn.recommend.pair_experts import PairExperts
+from graphmoe.nn.recommend.pair_ranking import PairFactors, rank_scores
 from graphmoe.nn.recommend.routing_loads import RoutingLoads
 from graphmoe.nn.recommend.structured_experts import ROLES, StructuredExperts, dense_gates
 from graphmoe.ops import SparseOperator, gcn_normalize
@@ -33,9 +34,9 @@ if TYPE_CHECKING:
 
 #: Users, items, and whose items are whose: what scores are made from.
 Prepared: TypeAlias = tuple[MagnetSide, MagnetSide, SparseOperator]
+#: Collaborative vectors, cues and degrees of some users or items.
+Part: TypeAlias = tuple[Tensor, Tensor, Tensor]
 LEVELS = ("representation", "score")
-#: Nodes of a batch that take part in a contrast; its cost is quadratic in them.
-CONTRASTED = 1024
 
 
 @recommenders.add
@@ -222,13 +223,9 @@ class MAGNET(Recommender):
     @torch.no_grad()
     def expert_gates(self, prepared: Prepared) -> tuple[Tensor, Tensor]:
         """The weight of each expert for users ``[U, K]`` and items ``[I, K]``, 0 if not chosen."""
-        users, items = (self._stack(side.base, side.cues) for side in prepared[:2])
-        if self.moe:
-            routing = self.routing((users, prepared[0].degree), (items, prepared[1].degree))
-        else:
-            routing = self._even(torch.cat([users, items]))
-        gates = dense_gates(routing, self.experts.num_experts)
-        return gates[: users.size(0)], gates[users.size(0) :]
+        found, _ = self.routed(prepared[0][1:], prepared[1][1:])
+        users, items = (dense_gates(own, self.experts.num_experts) for *_, own in found)
+        return users, items
 
     def end_epoch(self) -> dict[str, Any]:
         """Move the schedule on; gives what the record of an epoch tells of routing."""
@@ -268,79 +265,40 @@ class MAGNET(Recommender):
             user, item = self.fusion((user, item), self.encoder(self.view_b))
         return user, item, user_cues, item_cues
 
-    def side(
-        self, users: tuple[Tensor, Tensor, Tensor], items: tuple[Tensor, Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor, Routing | None]:
-        """What experts add to some users and items, and how those were routed.
+    def routed(
+        self, users: Part, items: Part
+    ) -> tuple[list[tuple[Tensor, Tensor, Routing]], Routing | None]:
+        """Cues ``[B, M, d]``, collaborative vectors and routing of both, and the routing of all.
 
         Args:
             users: Collaborative vectors ``[B, d]``, cues ``[B, (M - 1) d]``, degrees ``[B]``.
             items: Likewise ``[C, ...]``.
         """
-        found = []
-        stacked = [self._stack(*part[:2]) for part in (users, items)]
-        routing = None
+        stacked = [self.stack(*part[:2]) for part in (users, items)]
+        routing, found, start = None, [], 0
         if self.moe:
             routing = self.routing((stacked[0], users[2]), (stacked[1], items[2]))
-        start = 0
         for part, cues in zip((users, items), stacked, strict=True):
             end = start + cues.size(0)
             own = self._even(cues) if routing is None else rows(routing, slice(start, end))
-            found.append(self.side_weight * self.experts(cues, part[0], own))
+            found.append((cues, part[0], own))
             start = end
-        return found[0], found[1], routing
+        return found, routing
+
+    def side(self, users: Part, items: Part) -> tuple[Tensor, Tensor, Routing | None]:
+        """What experts add to some users and items, and how those were routed.
+
+        Args:
+            users: As :meth:`routed` takes them.
+            items: Likewise.
+        """
+        found, routing = self.routed(users, items)
+        added = [self.side_weight * self.experts(*part) for part in found]
+        return added[0], added[1], routing
 
     def loss(self, user: Tensor, positive: Tensor, negative: Tensor) -> dict[str, Tensor]:
         """Ranking, contrast, penalty, templates and routing."""
-        of_users, of_items, user_cues, item_cues = self.encode()
-        items, i = torch.cat([positive, negative]).unique(return_inverse=True)
-        p, n = i.split(positive.numel())
-        if self.loo:
-            users, u = user, torch.arange(user.numel(), device=user.device)
-            cue = self.cues.leave_one_out(user_cues, item_cues, user, positive)
-        else:
-            users, u = user.unique(return_inverse=True)
-            cue = user_cues[users]
-        user_base, item_base = of_users[users], of_items[items]
-        sides = (
-            (user_base, cue, self.user_degree[users]),
-            (item_base, item_cues[items], self.item_degree[items]),
-        )
-        added: Tensor | float = 0.0
-        if self.pairs is None:
-            user_side, item_side, routing = self.side(*sides)
-            final_users, final_items = user_base + user_side, item_base + item_side
-        else:
-            final_users, final_items = user_base, item_base
-            added, routing = self._pairs(*sides, u, p, n)
-        a, b, c = final_users[u], final_items[p], final_items[n]
-        weight = self.user_weight[user]
-        margin = (a * (b - c)).sum(dim=1) + added
-        if self.content_weight:
-            apart = self.profile.items[positive] - self.profile.items[negative]
-            likeness = (self.profile.leave_one_out(user, positive) * apart).sum(dim=1)
-            margin = margin + self.content_weight * likeness
-        root = weight.sqrt().unsqueeze(1)
-        terms = {
-            "bpr": -(weight * nn.functional.logsigmoid(margin)).mean(),
-            "l2": self.reg_weight * l2_loss(root * a, root * b, root * c),
-        }
-        if self.contrast_weight and self.pairs is None:
-            first = _first(user) if self.loo else torch.arange(users.numel(), device=user.device)
-            liked, met = _some(p.unique()), _some(first)
-            contrast = info_nce(item_side[liked], item_base[liked], self.temperature)
-            contrast = contrast + info_nce(user_side[met], user_base[met], self.temperature)
-            terms["contrast"] = self.contrast_weight * contrast
-        if self.drift_weight and self.experts.templates:
-            terms["templates"] = self.drift_weight * self.experts.penalty()
-        if routing is not None:
-            router = self.routing.router
-            if self.training:
-                router.observe(routing)
-                self.loads.observe(routing)
-            if self.route_reg:
-                terms["routing"] = self._routing_loss(routing)
-        return terms
+        return magnet_loss(self, user, positive, negative)
 
     def sides(self) -> tuple[MagnetSide, MagnetSide]:
         """All users and all items."""
@@ -351,8 +309,8 @@ class MAGNET(Recommender):
 
     def complete(
         self,
-        users: tuple[Tensor, Tensor, Tensor],
-        items: tuple[Tensor, Tensor, Tensor],
+        users: Part,
+        items: Part,
         profiles: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[MagnetSide, MagnetSide]:
         """Some users and items with what experts and the content profile add to them.
@@ -394,7 +352,7 @@ class MAGNET(Recommender):
         """What the exact ranking of pair-wise experts multiplies."""
         assert self.pairs is not None
         mixture = self.experts.mixture()
-        stacked = [self._stack(side.base, side.cues) for side in (users, items)]
+        stacked = [self.stack(side.base, side.cues) for side in (users, items)]
         routing = self.routing.router(self.routing.tokens(stacked[0], users.degree, "user"))
         tokens = self.routing.tokens(stacked[1], items.degree, "item")
         return PairFactors(
@@ -409,105 +367,11 @@ class MAGNET(Recommender):
         )
 
     def explain(self, prepared: Prepared, users: Tensor, items: Tensor) -> dict[str, Tensor]:
-        r"""What gave the score of each pair; the contributions sum to the score.
+        """What gave the score of each pair; the contributions sum to the score."""
+        return explain_pairs(self, prepared, users, items)
 
-        With :math:`y = e + \sum_{km} t_{km}`, expert :math:`k` by cue :math:`m` gave
-        :math:`\frac12 (\langle y_u, t_{i,km} \rangle + \langle t_{u,km}, y_i \rangle)`, the
-        collaborative vectors likewise with :math:`e`, and the profile a term a modality.
-        """
-        of_users, of_items = prepared[0].rows(users), prepared[1].rows(items)
-        return self._explain(of_users, of_items) | self._walked(prepared[2], users, items)
-
-    def _explain(self, of_users: MagnetSide, of_items: MagnetSide) -> dict[str, Tensor]:
-        width = self.embedding_dim
-        y_u, y_i = of_users.final[:, :width], of_items.final[:, :width]
-        if self.pairs is not None:
-            return self._explain_pairs(of_users, of_items)
-        with torch.no_grad():
-            t_u, t_i = self._parts(of_users[1:], of_items[1:])
-            told = {
-                "collaborative": ((y_u * of_items.base).sum(1) + (of_users.base * y_i).sum(1)) / 2
-            }
-            gave = torch.einsum("nd,nkmd->nkm", y_u, t_i)
-            gave = (gave + torch.einsum("nkmd,nd->nkm", t_u, y_i)) / 2
-        for k, expert in enumerate(self.expert_names):
-            for m, cue in enumerate(self.cue_names):
-                told[f"{cue} by {expert}"] = gave[:, k, m]
-        return told | self._likeness(of_users, of_items)
-
-    def _explain_pairs(self, users: MagnetSide, items: MagnetSide) -> dict[str, Tensor]:
-        """Of pairs at the level of scores: an expert's cues share its part by the template."""
-        width = self.embedding_dim
-        base = (users.final[:, :width] * items.final[:, :width]).sum(dim=1)
-        each = torch.arange(base.numel(), device=base.device)
-        parts = pair_parts(self.factors(users, items), each, each)
-        parts = parts.unsqueeze(2) * self.templates()
-        told = {"collaborative": base}
-        for k, expert in enumerate(self.expert_names):
-            for m, cue in enumerate(self.cue_names):
-                told[f"{cue} by {expert}"] = parts[:, k, m]
-        return told | self._likeness(users, items)
-
-    def _walked(self, history: SparseOperator, users: Tensor, items: Tensor) -> dict[str, Tensor]:
-        """What the walks gave; items that came after training are not reached."""
-        if not self.walk_weight:
-            return {}
-        distinct, row = users.unique(return_inverse=True)
-        found = torch.zeros(items.numel(), device=items.device)
-        for part in distinct.split(1024):
-            walks = item_walks(self.graph, part, history)
-            here = torch.isin(users, part) & (items < self.num_items)
-            place = torch.searchsorted(part, distinct[row[here]])
-            found[here] = self.walk_weight * walks[place, items[here]]
-        return {"walks": found}
-
-    def _likeness(self, users: MagnetSide, items: MagnetSide) -> dict[str, Tensor]:
-        """What the content profile gave, by modality."""
-        if not self.content_weight:
-            return {}
-        left = self.profile.split(users.final[:, self.embedding_dim :])
-        right = self.profile.split(items.final[:, self.embedding_dim :])
-        return {f"likeness {name}": (left[name] * right[name]).sum(dim=1) for name in left}
-
-    def _pairs(
-        self,
-        users: tuple[Tensor, Tensor, Tensor],
-        items: tuple[Tensor, Tensor, Tensor],
-        u: Tensor,
-        p: Tensor,
-        n: Tensor,
-    ) -> tuple[Tensor, Routing]:
-        """What experts add to a positive more than to its negative, and the positives' routing."""
-        assert self.pairs is not None
-        mixture = self.experts.mixture()
-        cues = [self._stack(*part[:2]) for part in (users, items)]
-        left = self.pairs.tower(cues[0], mixture, "user")[u]
-        right = self.pairs.tower(cues[1], mixture, "item")
-        routed = self.routing.router(self.routing.tokens(cues[0], users[2], "user"))
-        routed = rows(routed, u)
-        logits = self.pairs.logits(self.routing.tokens(cues[1], items[2], "item"))
-        found, routings = [], []
-        for item in (p, n):
-            routing = pair_routing(routed, logits[item])
-            said = (left * right[item]).sum(dim=2).gather(1, routing.index)
-            found.append((routing.weight * said).sum(dim=1))
-            routings.append(routing)
-        return self.pairs.weight * (found[0] - found[1]), routings[0]
-
-    def _parts(self, *sides: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, ...]:
-        stacked = [self._stack(*part[:2]) for part in sides]
-        found, start = [], 0
-        routing = None
-        if self.moe:
-            routing = self.routing((stacked[0], sides[0][2]), (stacked[1], sides[1][2]))
-        for part, cues in zip(sides, stacked, strict=True):
-            end = start + cues.size(0)
-            own = self._even(cues) if routing is None else rows(routing, slice(start, end))
-            found.append(self.side_weight * self.experts.parts(cues, part[0], own))
-            start = end
-        return tuple(found)
-
-    def _stack(self, base: Tensor, cues: Tensor) -> Tensor:
+    def stack(self, base: Tensor, cues: Tensor) -> Tensor:
+        """All cues of some nodes ``[B, M, d]``: their collaborative vectors are the first."""
         return torch.cat([base, cues], dim=1).unflatten(1, (self.num_cues, self.embedding_dim))
 
     def _even(self, cues: Tensor) -> Routing:
@@ -516,30 +380,3 @@ class MAGNET(Recommender):
         index = torch.arange(experts, device=cues.device).expand(cues.size(0), -1)
         weight = cues.new_full((cues.size(0), experts), 1 / experts)
         return Routing(index, weight, weight)
-
-    def _routing_loss(self, routing: Routing) -> Tensor:
-        router = self.routing.router
-        if self.two_stage:
-            return router.loss(routing)
-        # Both losses at full weight from the start; the schedule only watches.
-        schedule = router.schedule
-        kept = schedule.lambda_c, schedule.lambda_s
-        schedule.lambda_c = torch.full_like(kept[0], schedule.coverage)
-        schedule.lambda_s = torch.full_like(kept[1], schedule.specialise)
-        loss = router.loss(routing)
-        schedule.lambda_c, schedule.lambda_s = kept
-        return loss
-
-
-def _some(nodes: Tensor) -> Tensor:
-    """At most :data:`CONTRASTED` of them, any."""
-    if nodes.numel() <= CONTRASTED:
-        return nodes
-    return nodes[torch.randperm(nodes.numel(), device=nodes.device)[:CONTRASTED]]
-
-
-def _first(values: Tensor) -> Tensor:
-    """One position of each distinct value."""
-    distinct, inverse = values.unique(return_inverse=True)
-    position = torch.arange(values.numel(), device=values.device)
-    return torch.empty_like(distinct).scatter_(0, inverse, position)

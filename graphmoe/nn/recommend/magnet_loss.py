@@ -1,0 +1,135 @@
+"""What MAGNET is trained with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from graphmoe.nn.recommend.cue_router import rows
+from graphmoe.nn.recommend.losses import info_nce, l2_loss
+from graphmoe.nn.recommend.pair_experts import pair_routing
+from graphmoe.typing import Routing
+
+if TYPE_CHECKING:
+    from graphmoe.nn.recommend.magnet import MAGNET, Part
+
+#: Nodes of a batch that take part in a contrast; its cost is quadratic in them.
+CONTRASTED = 1024
+
+
+def magnet_loss(
+    model: MAGNET, user: Tensor, positive: Tensor, negative: Tensor
+) -> dict[str, Tensor]:
+    """Ranking, contrast, penalty, templates and routing: see :class:`MAGNET`.
+
+    Args:
+        model: The model.
+        user: Users ``[B]``.
+        positive: An item of each in training ``[B]``.
+        negative: Another item ``[B]``.
+    """
+    of_users, of_items, user_cues, item_cues = model.encode()
+    items, i = torch.cat([positive, negative]).unique(return_inverse=True)
+    p, n = i.split(positive.numel())
+    if model.loo:
+        users, u = user, torch.arange(user.numel(), device=user.device)
+        cue = model.cues.leave_one_out(user_cues, item_cues, user, positive)
+    else:
+        users, u = user.unique(return_inverse=True)
+        cue = user_cues[users]
+    user_base, item_base = of_users[users], of_items[items]
+    sides = (
+        (user_base, cue, model.user_degree[users]),
+        (item_base, item_cues[items], model.item_degree[items]),
+    )
+    added: Tensor | float = 0.0
+    if model.pairs is None:
+        user_side, item_side, routing = model.side(*sides)
+        final_users, final_items = user_base + user_side, item_base + item_side
+    else:
+        final_users, final_items = user_base, item_base
+        added, routing = _pairs(model, *sides, u, p, n)
+    a, b, c = final_users[u], final_items[p], final_items[n]
+    weight = model.user_weight[user]
+    margin = (a * (b - c)).sum(dim=1) + added
+    if model.content_weight:
+        apart = model.profile.items[positive] - model.profile.items[negative]
+        likeness = (model.profile.leave_one_out(user, positive) * apart).sum(dim=1)
+        margin = margin + model.content_weight * likeness
+    root = weight.sqrt().unsqueeze(1)
+    terms = {
+        "bpr": -(weight * nn.functional.logsigmoid(margin)).mean(),
+        "l2": model.reg_weight * l2_loss(root * a, root * b, root * c),
+    }
+    if model.contrast_weight and model.pairs is None:
+        first = _first(user) if model.loo else torch.arange(users.numel(), device=user.device)
+        liked, met = _some(p.unique()), _some(first)
+        contrast = info_nce(item_side[liked], item_base[liked], model.temperature)
+        contrast = contrast + info_nce(user_side[met], user_base[met], model.temperature)
+        terms["contrast"] = model.contrast_weight * contrast
+    if model.drift_weight and model.experts.templates:
+        terms["templates"] = model.drift_weight * model.experts.penalty()
+    if routing is not None:
+        router = model.routing.router
+        if model.training:
+            router.observe(routing)
+            model.loads.observe(routing)
+        if model.route_reg:
+            terms["routing"] = _routing_loss(model, routing)
+    return terms
+
+
+def _pairs(
+    model: MAGNET,
+    users: Part,
+    items: Part,
+    u: Tensor,
+    p: Tensor,
+    n: Tensor,
+) -> tuple[Tensor, Routing]:
+    """What experts add to a positive more than to its negative, and the positives' routing."""
+    assert model.pairs is not None
+    mixture = model.experts.mixture()
+    cues = [model.stack(*part[:2]) for part in (users, items)]
+    left = model.pairs.tower(cues[0], mixture, "user")[u]
+    right = model.pairs.tower(cues[1], mixture, "item")
+    routed = model.routing.router(model.routing.tokens(cues[0], users[2], "user"))
+    routed = rows(routed, u)
+    logits = model.pairs.logits(model.routing.tokens(cues[1], items[2], "item"))
+    found, routings = [], []
+    for item in (p, n):
+        routing = pair_routing(routed, logits[item])
+        said = (left * right[item]).sum(dim=2).gather(1, routing.index)
+        found.append((routing.weight * said).sum(dim=1))
+        routings.append(routing)
+    return model.pairs.weight * (found[0] - found[1]), routings[0]
+
+
+def _routing_loss(model: MAGNET, routing: Routing) -> Tensor:
+    router = model.routing.router
+    if model.two_stage:
+        return router.loss(routing)
+    # Both losses at full weight from the start; the schedule only watches.
+    schedule = router.schedule
+    kept = schedule.lambda_c, schedule.lambda_s
+    schedule.lambda_c = torch.full_like(kept[0], schedule.coverage)
+    schedule.lambda_s = torch.full_like(kept[1], schedule.specialise)
+    loss = router.loss(routing)
+    schedule.lambda_c, schedule.lambda_s = kept
+    return loss
+
+
+def _some(nodes: Tensor) -> Tensor:
+    """At most :data:`CONTRASTED` of them, any."""
+    if nodes.numel() <= CONTRASTED:
+        return nodes
+    return nodes[torch.randperm(nodes.numel(), device=nodes.device)[:CONTRASTED]]
+
+
+def _first(values: Tensor) -> Tensor:
+    """One position of each distinct value."""
+    distinct, inverse = values.unique(return_inverse=True)
+    position = torch.arange(values.numel(), device=values.device)
+    return torch.empty_like(distinct).scatter_(0, inverse, position)
