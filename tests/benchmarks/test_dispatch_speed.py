@@ -37,7 +37,7 @@ def test_what_is_recorded_of_a_cell(cells: list[dict[str, Any]]) -> None:
     assert json.loads(json.dumps(cells)) == cells
     for cell in cells:
         assert set(cell) == {
-            *("form", "T", "D", "E", "k", "rounds", "ours", "others", "left_out"),
+            *("form", "T", "D", "E", "k", "rounds", "near_ties", "ours", "others", "left_out"),
         }
         assert cell["ours"]["best_s"] > 0
         assert {"limit"} <= set(cell["others"])
