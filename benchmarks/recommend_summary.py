@@ -17,7 +17,7 @@ from graphmoe.evaluation import (
     mean_std,
     paired_bootstrap,
 )
-from graphmoe.evaluation.buckets import ITEM_BUCKETS
+from graphmoe.ops.degree_buckets import ITEM_BUCKETS
 
 GOALS = {"gain": 0.05, "p": 0.05, "tail": 2.0, "tail_within": 0.10, "cold": 3.0}
 #: By data the best of the peers on the same split, one seed (MMRec's MGCN).

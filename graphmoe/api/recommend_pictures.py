@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from graphmoe.api.pictures import new_figure, plain_text, save_figure
-from graphmoe.evaluation.buckets import ITEM_BUCKETS
+from graphmoe.ops.degree_buckets import ITEM_BUCKETS
 
 _BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 _COLOURS = (_BLUE, "#E69F00", _GREEN, "#CC79A7", "#56B4E9", _ORANGE, "#F0E442", "#000000")

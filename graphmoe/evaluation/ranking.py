@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from graphmoe.errors import DataError
-from graphmoe.evaluation.buckets import ITEM_BUCKETS, USER_BUCKETS
 from graphmoe.evaluation.top_items import ItemsOfUsers, Score, rank
+from graphmoe.ops.degree_buckets import ITEM_BUCKETS, USER_BUCKETS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from graphmoe.checkpoint.files import read_bytes
 from graphmoe.errors import VerificationError
-from graphmoe.evaluation.buckets import ITEM_BUCKETS, USER_BUCKETS, Bucket, bucket_index
+from graphmoe.ops.degree_buckets import ITEM_BUCKETS, USER_BUCKETS, Bucket, bucket_index
 
 if TYPE_CHECKING:
     from graphmoe.data.interactions import Interactions

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from graphmoe.errors import DataError
+from graphmoe.ops.compressed_rows import places_of_rows, row_pointers
 
 #: Users at a time: their scores of a catalogue of usual size stay in the cache, and those of a very
 #: large one (up to this many numbers) in memory.
@@ -35,17 +36,13 @@ class ItemsOfUsers:
     def from_pairs(cls, user: Tensor, item: Tensor, num_users: int, num_items: int) -> ItemsOfUsers:
         """The sets that the pairs make up, in any order; a pair may occur more than once."""
         key = torch.unique(user.long() * num_items + item.long())
-        count = torch.bincount(key // max(num_items, 1), minlength=num_users)
-        start = torch.cat([count.new_zeros(1), count.cumsum(0)])
-        return cls(start, key % max(num_items, 1))
+        width = max(num_items, 1)
+        return cls(row_pointers(key // width, num_users), key % width)
 
     def pairs_of(self, users: Tensor) -> tuple[Tensor, Tensor]:
         """Position in ``users`` and item of every member of their sets, in order."""
-        begin, count = self.start[users], self.start[users + 1] - self.start[users]
-        row = torch.repeat_interleave(torch.arange(len(users), device=users.device), count)
-        before = count.cumsum(0) - count
-        within = torch.arange(len(row), device=users.device) - before[row]
-        return row, self.item[begin[row] + within]
+        row, place = places_of_rows(self.start, users)
+        return row, self.item[place]
 
     def to(self, device: torch.device | str) -> ItemsOfUsers:
         """The same sets on ``device``."""

@@ -7,6 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from graphmoe.ops.compressed_rows import places_of_rows
 from graphmoe.ops.prune_rows import prune_rows
 from graphmoe.ops.sparse import SparseOperator
 
@@ -76,9 +77,4 @@ def expand_rows(op: SparseOperator, rows: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Of each entry the position in ``rows`` and the place in ``op.col`` and ``op.value``.
     """
-    crow = op.crow.long()
-    length = crow.diff()[rows]
-    position = torch.repeat_interleave(torch.arange(rows.numel(), device=rows.device), length)
-    begin = length.cumsum(0) - length
-    within = torch.arange(position.numel(), device=rows.device) - begin[position]
-    return position, crow[rows][position] + within
+    return places_of_rows(op.crow.long(), rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from graphmoe.ops.compressed_rows import row_pointers
 from graphmoe.ops.sparse import SparseOperator
 
 
@@ -24,6 +25,5 @@ def prune_rows(op: SparseOperator, k: int) -> SparseOperator:
     order = order[row[order].argsort(stable=True)]
     rank = torch.arange(row.numel(), device=row.device) - op.crow.long()[row[order]]
     place = order[(rank < k) & (value[order] > 0)].sort().values
-    count = torch.bincount(row[place], minlength=op.shape[0])
-    crow = torch.cat([count.new_zeros(1), count.cumsum(0)])
+    crow = row_pointers(row[place], op.shape[0])
     return SparseOperator(crow, op.col[place], value[place], op.shape)

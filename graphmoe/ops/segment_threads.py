@@ -46,7 +46,8 @@ def share_segments(
         work(range(len(sizes)))
         return
     left = deque(order)
-    running = [_workers(threads).submit(_run, work, left) for _ in range(threads)]
+    workers = _workers(threads)
+    running = [workers.submit(_run, work, left) for _ in range(threads)]
     for future in running:
         future.result()
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from graphmoe.ops.compressed_rows import row_pointers
 from graphmoe.ops.linear_operator import LinearOperator
 
 _INT32_MAX = 2**31 - 1
@@ -83,7 +84,7 @@ class SparseOperator(LinearOperator):
             value = value.new_zeros(key.numel()).index_add_(0, place, value)
         width = max(shape[1], 1)
         return cls(
-            _compress(torch.div(key, width, rounding_mode="floor"), shape[0]),
+            row_pointers(torch.div(key, width, rounding_mode="floor"), shape[0]),
             key % width,
             value,
             shape,
@@ -96,7 +97,7 @@ class SparseOperator(LinearOperator):
         coo = matrix.to_sparse_coo().coalesce()
         row, col = coo.indices()
         shape = (matrix.size(0), matrix.size(1))
-        return cls(_compress(row, shape[0]), col, coo.values(), shape, symmetric)
+        return cls(row_pointers(row, shape[0]), col, coo.values(), shape, symmetric)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -147,7 +148,7 @@ class SparseOperator(LinearOperator):
             row, col = self.row(), self.col.long()
             order = torch.argsort(col, stable=True)
             flipped = (self.shape[1], self.shape[0])
-            crow = _compress(col[order], flipped[0])
+            crow = row_pointers(col[order], flipped[0])
             self._transpose = SparseOperator(crow, row[order], self.value[order], flipped)
             self._transpose._transpose = self
         return self._transpose
@@ -213,9 +214,3 @@ class SparseOperator(LinearOperator):
         return torch.sparse_csr_tensor(
             self.crow.long(), self.col.long(), self.value, self.shape, check_invariants=False
         )
-
-
-def _compress(row: Tensor, num_rows: int) -> Tensor:
-    """Row pointers of sorted row indices."""
-    count = torch.bincount(row, minlength=num_rows)
-    return torch.cat([count.new_zeros(1), count.cumsum(0)])

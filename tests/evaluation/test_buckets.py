@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from graphmoe.evaluation.buckets import ITEM_BUCKETS, USER_BUCKETS, bucket_index
+from graphmoe.ops.degree_buckets import ITEM_BUCKETS, USER_BUCKETS, bucket_index
 
 
 def test_every_degree_is_in_exactly_one_bucket() -> None:

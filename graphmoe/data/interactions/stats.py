@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from graphmoe.data.interactions.interactions import PARTS, Interactions
+from graphmoe.ops.degree_buckets import ITEM_BUCKETS, USER_BUCKETS, Bucket
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
-#: Buckets of items by training interactions: name, least and most.
-DEGREE_BUCKETS = (("cold", 0, 0), ("tail", 1, 5), ("mid", 6, 20), ("head", 21, None))
-
-#: Buckets of users by training interactions, the length of the history a model sees.
-HISTORY_BUCKETS = (
-    ("none", 0, 0),
-    ("one", 1, 1),
-    ("few", 2, 5),
-    ("some", 6, 20),
-    ("many", 21, None),
-)
 
 
 @dataclass(frozen=True)
@@ -86,8 +75,8 @@ class InteractionsStats:
         last: The latest time, or ``None``.
         item_degree: Mean, median and most training interactions of an item.
         user_degree: The same of a user.
-        by_item: Items by training interactions (:data:`DEGREE_BUCKETS`).
-        by_user: Users by training interactions (:data:`HISTORY_BUCKETS`).
+        by_item: Items by training interactions (:data:`~graphmoe.ops.degree_buckets.ITEM_BUCKETS`).
+        by_user: Users by training interactions (:data:`~graphmoe.ops.degree_buckets.USER_BUCKETS`).
         modalities: One entry a modality.
         notes: What was changed or found while loading.
         fingerprint: See :meth:`Interactions.fingerprint`.
@@ -182,8 +171,8 @@ def interactions_stats(data: Interactions) -> InteractionsStats:
         last=float(times.max()) if times is not None and times.numel() else None,
         item_degree=_spread(item_degree),
         user_degree=_spread(user_degree),
-        by_item=_buckets(item_degree, data.item, data.split, DEGREE_BUCKETS),
-        by_user=_buckets(user_degree, data.user, data.split, HISTORY_BUCKETS),
+        by_item=_buckets(item_degree, data.item, data.split, ITEM_BUCKETS),
+        by_user=_buckets(user_degree, data.user, data.split, USER_BUCKETS),
         modalities=[_modality_stats(data, name, item_degree == 0) for name in data.modalities],
         notes=list(data.notes),
         fingerprint=data.fingerprint(),
@@ -200,16 +189,14 @@ def _spread(degree: Tensor) -> dict[str, float]:
 
 
 def _buckets(
-    degree: Tensor, row: Tensor, split: Tensor, buckets: tuple[tuple[str, int, int | None], ...]
+    degree: Tensor, row: Tensor, split: Tensor, buckets: Sequence[Bucket]
 ) -> list[BucketStats]:
     found = []
-    for name, least, most in buckets:
-        inside = (degree >= least) & (degree <= (most if most is not None else torch.inf))
+    for bucket in buckets:
+        inside = bucket.holds(degree)
         parts = split[inside[row]].long().bincount(minlength=3).tolist()
-        said = (
-            f">{least - 1}" if most is None else f"{least}-{most}" if most > least else f"{least}"
-        )
-        found.append(BucketStats(name, said, int(inside.sum()), *parts))
+        said = bucket.span.replace("–", "-").replace(" ", "")  # for JSON as well: plain signs
+        found.append(BucketStats(bucket.name, said, int(inside.sum()), *parts))
     return found
 
 

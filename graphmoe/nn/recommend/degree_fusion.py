@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from graphmoe.ops.degree_buckets import ITEM_BUCKETS, USER_BUCKETS, Bucket
+
 
 class DegreeFusion(nn.Module):
     r"""Two views of nodes mixed by degree.
@@ -57,13 +59,10 @@ class DegreeFusion(nn.Module):
 
         The buckets are those of statistics of interactions; ``None``: nobody is in it.
         """
-        # Loaded here: layers do without the readers of data.
-        from graphmoe.data.interactions.stats import DEGREE_BUCKETS, HISTORY_BUCKETS
-
         user, item = self.beta()
         return {
-            "beta_user": _means(user, user_degree, HISTORY_BUCKETS),
-            "beta_item": _means(item, item_degree, DEGREE_BUCKETS),
+            "beta_user": _means(user, user_degree, USER_BUCKETS),
+            "beta_item": _means(item, item_degree, ITEM_BUCKETS),
         }
 
     def forward(self, a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -80,13 +79,6 @@ class DegreeFusion(nn.Module):
         return f"{type(self).__name__}({self.user_level.numel()}, {self.item_level.numel()})"
 
 
-def _means(
-    value: Tensor, degree: Tensor, buckets: Sequence[tuple[str, int, int | None]]
-) -> list[float | None]:
-    means: list[float | None] = []
-    for _, least, most in buckets:
-        inside = degree >= least
-        if most is not None:
-            inside = inside & (degree <= most)
-        means.append(float(value[inside].mean()) if bool(inside.any()) else None)
-    return means
+def _means(value: Tensor, degree: Tensor, buckets: Sequence[Bucket]) -> list[float | None]:
+    groups = (value[bucket.holds(degree)] for bucket in buckets)
+    return [float(group.mean()) if group.numel() else None for group in groups]
