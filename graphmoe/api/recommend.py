@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,12 +26,9 @@ from graphmoe.checkpoint.store import training_lock
 from graphmoe.config import RecommendConfig, check_recommender, load_config
 from graphmoe.errors import ConfigError
 from graphmoe.training.device import resolve_device
-from graphmoe.training.interrupts import stop_on_signal
-from graphmoe.training.jobs import run_jobs
-from graphmoe.training.progress import Display
 from graphmoe.training.recommend import RecommendSettings
 from graphmoe.training.recommend_task import METRICS, RecommendTask, recommend_task
-from graphmoe.training.run import RunError, judge
+from graphmoe.training.run import RunError, judge, run_tasks
 from graphmoe.training.settings import SaveSettings
 from graphmoe.typing import PathLike
 
@@ -209,11 +205,8 @@ def run_recommenders(
         RunError: Several tasks, of which some failed.
         Exception: What went wrong, where there was one only.
     """
-    names = [task.name for task in tasks]
-    display = Display(names, tasks[0].settings.max_epochs) if progress else None
-    with display or nullcontext(), stop_on_signal() as stop:
-        outcomes = run_jobs(recommend_task, tasks, jobs, display, stop)
-    judge(names, outcomes, out, ("trainings", "trainings"), RunError)
+    outcomes = run_tasks(recommend_task, tasks, jobs, progress)
+    judge([task.name for task in tasks], outcomes, out, ("trainings", "trainings"), RunError)
     return [outcome.value.metrics for outcome in outcomes]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,9 @@ from graphmoe.checkpoint.sealed import dump_sealed
 from graphmoe.config import RecommendConfig, check_recommender, load_config
 from graphmoe.config.search import draw, space_of
 from graphmoe.errors import DataError
-from graphmoe.training.interrupts import stop_on_signal
-from graphmoe.training.jobs import Outcome, run_jobs
-from graphmoe.training.progress import Display
+from graphmoe.training.jobs import Outcome
 from graphmoe.training.recommend_task import RecommendTask, recommend_task
-from graphmoe.training.run import RunError, judge
+from graphmoe.training.run import RunError, judge, run_tasks
 
 SEARCH, RESULT = "search", "search.json"
 
@@ -61,16 +58,12 @@ def run_search(
         for number, one in enumerate(configs)
     ]
     names = [task.name for task in tasks]
-    display = Display(names, tasks[0].settings.max_epochs) if progress else None
-    with display or nullcontext(), stop_on_signal() as stop:
-        outcomes = run_jobs(recommend_task, tasks, jobs, display, stop)
-    lost = [isinstance(outcome.error, DataError) for outcome in outcomes]
-    if not all(lost):
-        kept = [i for i, gone in enumerate(lost) if not gone]
-        outcomes_of = [outcomes[i] for i in kept]
-        judge([names[i] for i in kept], outcomes_of, root, ("trials", "trials"), RunError)
-    else:
-        judge(names, outcomes, root, ("trials", "trials"), RunError)
+    outcomes = run_tasks(recommend_task, tasks, jobs, progress)
+    # Trials that were lost are forgiven, unless all were.
+    fine = [i for i, outcome in enumerate(outcomes) if not isinstance(outcome.error, DataError)]
+    kept = fine or range(len(outcomes))
+    judged = [names[i] for i in kept], [outcomes[i] for i in kept]
+    judge(*judged, root, ("trials", "trials"), RunError)
     scores = [_score(outcome, config.optim.metric) for outcome in outcomes]
     best = max(range(len(scores)), key=lambda i: (scores[i] is not None, scores[i] or 0.0, -i))
     rows = [

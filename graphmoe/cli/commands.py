@@ -23,13 +23,20 @@ def pretrain(options: Any) -> None:
         config=config,
         out=options.out,
         seed=options.seed,
-        device=options.device,
-        jobs=options.jobs,
-        resume=options.resume,
-        overwrite=options.overwrite,
-        data_root=options.data_root,
-        progress=not options.quiet,
+        **_running(options),
     )
+
+
+def _running(options: Any) -> dict[str, Any]:
+    """How trainings are carried out."""
+    return {
+        "device": options.device,
+        "jobs": options.jobs,
+        "resume": options.resume,
+        "overwrite": options.overwrite,
+        "data_root": options.data_root,
+        "progress": not options.quiet,
+    }
 
 
 def fuse(options: Any) -> None:
@@ -91,12 +98,7 @@ def recommend_train(options: Any) -> None:
         out=options.out,
         search=options.search,
         against=options.against,
-        device=options.device,
-        jobs=options.jobs,
-        resume=options.resume,
-        overwrite=options.overwrite,
-        data_root=options.data_root,
-        progress=not options.quiet,
+        **_running(options),
     )
 
 

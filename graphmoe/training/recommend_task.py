@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +31,7 @@ from graphmoe.training.logs import RunLogs
 from graphmoe.training.recommend import RecommendSettings, train_recommender
 from graphmoe.training.settings import SaveSettings
 from graphmoe.training.state import Checkpointer, TrainingState, differences, dump_records
+from graphmoe.training.watch import Watch
 
 if TYPE_CHECKING:
     from graphmoe.data.interactions import Interactions
@@ -41,8 +42,6 @@ FORMAT, VERSION = "graphmoe-recommender", 1
 MODEL, WEIGHTS, METRICS = "model.json", "model.safetensors", "metrics.json"
 EPOCHS, USERS = "epochs.jsonl", "users.safetensors"
 ROUTING, ROUTING_NAMES = "routing.npz", "routing.json"
-#: Seconds between two words on a training's progress.
-EMIT_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -300,34 +299,23 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-class _Watch:
-    """Writes the logs and speaks of the progress, epoch by epoch."""
-
+class _Watch(Watch):
     def __init__(self, task: RecommendTask, emit: Callable[[dict[str, Any]], None]) -> None:
-        self.task, self.emit = task, emit
-        self.logs: RunLogs | None = None
-        self.spoken = 0.0
+        super().__init__(task.out, task.name, emit)
+        self.metric = task.settings.metric
 
-    def __call__(self, state: TrainingState) -> None:
-        if self.logs is None:
-            self.logs = RunLogs(self.task.out, self.task.name, _numbers(state.records[-1]))
-            new = state.records  # a resumed training writes its earlier epochs again
-        else:
-            new = state.records[-1:]
-        for record in new:
+    def columns(self, state: TrainingState) -> Sequence[str]:
+        return _numbers(state.records[-1])
+
+    def write(self, logs: RunLogs, state: TrainingState, first: bool) -> None:
+        for record in state.records if first else state.records[-1:]:
             # What is not finite is None in a record.
-            numbers = (record[key] for key in self.logs.columns)
-            self.logs.write(record["epoch"], *(math.nan if n is None else n for n in numbers))
-        now = time.monotonic()
-        if now - self.spoken >= EMIT_SECONDS:
-            self.spoken = now
-            metric = self.task.settings.metric
-            note = f"{metric} {state.scores[-1]:.4f}, best {state.best_score:.4f}"
-            self.emit({"epoch": state.epoch, "seconds": state.seconds, "note": note})
+            numbers = (record[key] for key in logs.columns)
+            logs.write(record["epoch"], *(math.nan if n is None else n for n in numbers))
 
-    def close(self) -> None:
-        if self.logs is not None:
-            self.logs.close()
+    def progress(self, state: TrainingState) -> dict[str, Any]:
+        score, best = state.scores[-1], state.best_score
+        return {"note": f"{self.metric} {score:.4f}, best {best:.4f}"}
 
 
 def _numbers(record: dict[str, Any]) -> list[str]:

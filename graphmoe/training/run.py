@@ -6,11 +6,12 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from graphmoe.checkpoint import rebuild_index
 from graphmoe.errors import GraphMoEError
 from graphmoe.training.interrupts import TrainingInterruptedError, stop_on_signal
-from graphmoe.training.jobs import Outcome, run_jobs
+from graphmoe.training.jobs import Function, Outcome, run_jobs
 from graphmoe.training.logs import LOGS, draw_losses
 from graphmoe.training.progress import Display, print_summary
 from graphmoe.training.task import PretrainTask, pretrain_task
@@ -51,10 +52,7 @@ def run_pretraining(
         Exception: What went wrong, where there was one graph only.
     """
     names = [task.name for task in tasks]
-    longest = max((task.settings.max_epochs for task in tasks), default=0)
-    display = Display(names, longest) if progress else None
-    with display or nullcontext(), stop_on_signal() as stop:
-        outcomes = run_jobs(pretrain_task, tasks, jobs, display, stop)
+    outcomes = run_tasks(pretrain_task, tasks, jobs, progress)
     curves = {
         name: outcome.value.losses
         for name, outcome in zip(names, outcomes, strict=True)
@@ -66,6 +64,23 @@ def run_pretraining(
         print_summary(names, outcomes, sys.stdout)
     judge(names, outcomes, out)
     rebuild_index(out)  # an earlier run may have been killed just before it
+
+
+def run_tasks(
+    function: Function, tasks: Sequence[Any], jobs: int = 1, progress: bool = True
+) -> list[Outcome]:
+    """Do every task, shown on standard error; SIGINT and SIGTERM stop them.
+
+    Args:
+        function: Does one task, see :func:`~graphmoe.training.jobs.run_jobs`.
+        tasks: Each with a ``name`` and ``settings.max_epochs``.
+        jobs: Tasks at once.
+        progress: Whether it is shown.
+    """
+    longest = max((task.settings.max_epochs for task in tasks), default=0)
+    display = Display([task.name for task in tasks], longest) if progress else None
+    with display or nullcontext(), stop_on_signal() as stop:
+        return run_jobs(function, tasks, jobs, display, stop)
 
 
 def judge(

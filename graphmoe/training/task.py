@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,9 @@ from graphmoe.training.interrupts import StopRequest, TrainingInterruptedError
 from graphmoe.training.logs import LOGS, RunLogs, draw_losses
 from graphmoe.training.settings import PretrainSettings, SaveSettings
 from graphmoe.training.state import TrainingState
+from graphmoe.training.watch import Watch
 from graphmoe.transforms import MultiView
 from graphmoe.typing import Graph
-
-#: Seconds between two words on a training's progress.
-EMIT_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -102,7 +99,7 @@ def pretrain_task(
         multi = transform(graph)
         if stop:
             raise TrainingInterruptedError("stopped before the first epoch")
-        watch = _Watch(task, emit)
+        watch = _Watch(task.out, task.name, emit)
         try:
             result = pretrain_expert(
                 multi,
@@ -127,32 +124,15 @@ def pretrain_task(
     return TaskResult(result.manifest, result.losses, result.skipped)
 
 
-class _Watch:
-    """Writes the logs and speaks of the progress, epoch by epoch."""
+class _Watch(Watch):
+    def columns(self, state: TrainingState) -> Sequence[str]:
+        return "loss", "best_loss"
 
-    def __init__(self, task: PretrainTask, emit: Callable[[dict[str, Any]], None]) -> None:
-        self.task, self.emit = task, emit
-        self.logs: RunLogs | None = None
-        self.spoken = 0.0
-
-    def __call__(self, state: TrainingState) -> None:
-        if self.logs is None:
-            self.logs = RunLogs(self.task.out, self.task.name)
-            self.logs.replay(state.losses)
+    def write(self, logs: RunLogs, state: TrainingState, first: bool) -> None:
+        if first:
+            logs.replay(state.losses)
         else:
-            self.logs.write(state.epoch, state.losses[-1], state.best_loss)
-        now = time.monotonic()
-        if now - self.spoken >= EMIT_SECONDS:
-            self.spoken = now
-            self.emit(
-                {
-                    "epoch": state.epoch,
-                    "loss": state.losses[-1],
-                    "best_loss": state.best_loss,
-                    "seconds": state.seconds,
-                }
-            )
+            logs.write(state.epoch, state.losses[-1], state.best_loss)
 
-    def close(self) -> None:
-        if self.logs is not None:
-            self.logs.close()
+    def progress(self, state: TrainingState) -> dict[str, Any]:
+        return {"loss": state.losses[-1], "best_loss": state.best_loss}

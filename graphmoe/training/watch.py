@@ -1,0 +1,59 @@
+"""Who watches a training in a worker: its logs, and a word on its progress now and then."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from graphmoe.training.logs import RunLogs
+from graphmoe.training.state import TrainingState
+
+#: Seconds between two words on a training's progress.
+EMIT_SECONDS = 0.1
+
+
+class Watch(ABC):
+    """Called after each epoch: writes the logs and speaks of the progress.
+
+    Args:
+        out: The folder of the bank or the run.
+        name: Of the training.
+        emit: Called with ``epoch``, ``seconds`` and what :meth:`progress` tells, a few times a
+            second.
+    """
+
+    def __init__(self, out: Path, name: str, emit: Callable[[dict[str, Any]], None]) -> None:
+        self.out, self.name, self.emit = out, name, emit
+        self.logs: RunLogs | None = None
+        self.spoken = 0.0
+
+    def __call__(self, state: TrainingState) -> None:
+        """Take note of one more epoch."""
+        first = self.logs is None
+        if self.logs is None:
+            self.logs = RunLogs(self.out, self.name, self.columns(state))
+        self.write(self.logs, state, first)
+        now = time.monotonic()
+        if now - self.spoken >= EMIT_SECONDS:
+            self.spoken = now
+            self.emit({"epoch": state.epoch, "seconds": state.seconds, **self.progress(state)})
+
+    @abstractmethod
+    def columns(self, state: TrainingState) -> Sequence[str]:
+        """What is written of each epoch."""
+
+    @abstractmethod
+    def write(self, logs: RunLogs, state: TrainingState, first: bool) -> None:
+        """Write the last epoch; the ``first`` time those before it too, of an earlier run."""
+
+    @abstractmethod
+    def progress(self, state: TrainingState) -> dict[str, Any]:
+        """What else a word on the progress holds."""
+
+    def close(self) -> None:
+        """Close the logs, if there are any."""
+        if self.logs is not None:
+            self.logs.close()
