@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from killing import killed_at
 
 from graphmoe import pretrain
 from graphmoe.checkpoint import ExpertBank
@@ -113,22 +114,10 @@ def test_asked_to_stop(
 
 
 def die_at(step: int, out: Path, resume: bool) -> int:
-    """Train in a fork that is killed at its n-th move of a file; the exit status."""
-    child = os.fork()
-    if child:
-        return os.waitpid(child, 0)[1]
-    real, calls = os.replace, iter(range(1, 10_000))
-
-    def replace(*arguments: object) -> None:
-        if next(calls) == step:
-            os.kill(os.getpid(), signal.SIGKILL)
-        real(*arguments)  # type: ignore[arg-type]
-
-    os.replace = replace  # type: ignore[assignment]
-    try:
-        pretrain("karate", config=SMALL, out=out, resume=resume, progress=False)
-    finally:
-        os._exit(0)
+    """Train, and be killed at the n-th move of a file; the exit status."""
+    return killed_at(
+        step, lambda: pretrain("karate", config=SMALL, out=out, resume=resume, progress=False)
+    )
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

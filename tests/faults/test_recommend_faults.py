@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
+from killing import killed_at
 
 from graphmoe.api import load_recommender, recommend
 from graphmoe.cli import main
@@ -158,22 +159,8 @@ def test_asked_to_stop(
 
 
 def die_at(step: int, log: Path, out: Path, config: dict[str, Any], **more: Any) -> int:
-    """Train in a fork that is killed at its n-th move of a file; the exit status."""
-    child = os.fork()
-    if child:
-        return os.waitpid(child, 0)[1]
-    real, calls = os.replace, iter(range(1, 10_000))
-
-    def replace(*arguments: object) -> None:
-        if next(calls) == step:
-            os.kill(os.getpid(), signal.SIGKILL)
-        real(*arguments)  # type: ignore[arg-type]
-
-    os.replace = replace  # type: ignore[assignment]
-    try:
-        recommend(log, config=config, out=out, progress=False, **more)
-    finally:
-        os._exit(0)
+    """Train, and be killed at the n-th move of a file; the exit status."""
+    return killed_at(step, lambda: recommend(log, config=config, out=out, progress=False, **more))
 
 
 SHORT = {
