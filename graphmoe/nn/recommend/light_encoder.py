@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from graphmoe.ops import SparseOperator
+from graphmoe.ops.bipartite import bipartite_step
 from graphmoe.ops.light_propagation import light_propagate
 
 
@@ -59,13 +60,11 @@ class LightEncoder(nn.Module):
         Args:
             view: The normalised half of a bipartite graph, shape :math:`(U, I)`.
         """
-        user, item = light_propagate(view, self.user, self.item, self.num_layers)
         if self.ego:
-            return user, item
-        layers = self.num_layers
-        return (user * (layers + 1) - self.user) / layers, (
-            item * (layers + 1) - self.item
-        ) / layers
+            return light_propagate(view, self.user, self.item, self.num_layers)
+        # One step from the mean of layers 0 to L - 1 is the mean of layers 1 to L.
+        user, item = light_propagate(view, self.user, self.item, self.num_layers - 1)
+        return bipartite_step(view, user, item)
 
     @property
     def newcomer_scale(self) -> float:

@@ -236,7 +236,7 @@ class MAGNET(Recommender):
             return told
         schedule = self.routing.router.schedule
         self.routing.router.step()
-        h_s, h_c, share = schedule._monitors.tolist()
+        h_s, h_c, share = schedule.monitors
         return {
             **told,
             "stage": schedule.stage,

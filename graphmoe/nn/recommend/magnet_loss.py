@@ -112,13 +112,7 @@ def _routing_loss(model: MAGNET, routing: Routing) -> Tensor:
     if model.two_stage:
         return router.loss(routing)
     # Both losses at full weight from the start; the schedule only watches.
-    schedule = router.schedule
-    kept = schedule.lambda_c, schedule.lambda_s
-    schedule.lambda_c = torch.full_like(kept[0], schedule.coverage)
-    schedule.lambda_s = torch.full_like(kept[1], schedule.specialise)
-    loss = router.loss(routing)
-    schedule.lambda_c, schedule.lambda_s = kept
-    return loss
+    return router.loss(routing, router.schedule.coverage, router.schedule.specialise)
 
 
 def _some(nodes: Tensor) -> Tensor:

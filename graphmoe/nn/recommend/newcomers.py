@@ -110,8 +110,9 @@ def _(
     return users, torch.cat([items, items.new_zeros(size_of(features), 1)])
 
 
-@add_users.register
-def _(model: LightGCN, prepared: Any, history: SparseOperator) -> Any:
+@add_users.register(LightGCN)
+@add_users.register(FREEDOM)
+def _(model: LightGCN | FREEDOM, prepared: Any, history: SparseOperator) -> Any:
     users, items = prepared
     new = propagated(*_encoder(model), history, model.graph.item_degree)
     return torch.cat([users, new]), items
@@ -125,13 +126,6 @@ def _(
     x = torch.cat(list(standardised(model, features, present).values()), dim=1)
     seen, bias = model.visual(x).split([model.embedding_dim, 1], dim=1)
     return users, torch.cat([items, torch.cat([torch.zeros_like(seen), seen, bias], dim=1)])
-
-
-@add_users.register
-def _(model: FREEDOM, prepared: Any, history: SparseOperator) -> Any:
-    users, items = prepared
-    new = propagated(*_encoder(model), history, model.graph.item_degree)
-    return torch.cat([users, new]), items
 
 
 @add_items.register

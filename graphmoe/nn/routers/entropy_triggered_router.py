@@ -122,16 +122,25 @@ class EntropyTriggeredRouter(Router):
         """Route graphs as the wrapped router does."""
         return self.router.route_graphs(x, size)
 
-    def loss(self, routing: Routing) -> Tensor:
-        """What the stage adds to the training loss; 0 without tokens."""
+    def loss(
+        self, routing: Routing, lambda_c: float | None = None, lambda_s: float | None = None
+    ) -> Tensor:
+        """What the stage adds to the training loss; 0 without tokens.
+
+        Args:
+            routing: Of the tokens.
+            lambda_c: Weight of coverage. (default: that of the stage)
+            lambda_s: Weight of confidence. (default: that of the stage)
+        """
         probs = routing.probs
         if probs.size(0) == 0:
             return probs.sum()
         uneven = 1 - entropy(probs.mean(dim=0), normalize=True)
         balance = switch_loss(probs, routing.index, routing.mask) - 1
         unsure = entropy(probs, normalize=True).mean()
-        schedule = self.schedule
-        return schedule.lambda_c * (uneven + 0.1 * balance) + schedule.lambda_s * unsure
+        covering = self.schedule.lambda_c if lambda_c is None else lambda_c
+        sharpening = self.schedule.lambda_s if lambda_s is None else lambda_s
+        return covering * (uneven + 0.1 * balance) + sharpening * unsure
 
     @torch.no_grad()
     def observe(self, routing: Routing) -> None:

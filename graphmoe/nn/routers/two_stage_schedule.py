@@ -178,7 +178,7 @@ class TwoStageSchedule(Float32Buffers):
         self._history.copy_(self._history.roll(-1, 0))
         self._history[-1] = self._monitors[:2]
         stage, reason, epoch, trigger, ramped, collapsed = self._state.tolist()
-        _, h_c, largest = self._monitors.tolist()
+        _, h_c, largest = self.monitors
         epoch += 1
         if stage == 0:
             reason = self._trigger(epoch)
@@ -234,6 +234,12 @@ class TwoStageSchedule(Float32Buffers):
     def trigger_epoch(self) -> int | None:
         """Epochs that had been done when coverage ended."""
         return int(self._state[3]) if self._state[1] else None
+
+    @property
+    def monitors(self) -> tuple[float, float, float]:
+        r"""What was observed last: :math:`H_s`, :math:`H_c`, the largest share of the gates."""
+        h_s, h_c, share = self._monitors.tolist()
+        return h_s, h_c, share
 
     @property
     def ramp(self) -> float:
