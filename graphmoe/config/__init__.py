@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from graphmoe.config.benchmark import BenchmarkConfig, check_rows
 from graphmoe.config.fuse import (
     FuseConfig,
     MembersSection,
@@ -21,6 +22,7 @@ from graphmoe.config.pretrain import (
 from graphmoe.config.recommend import RecommendConfig, check_recommender
 
 __all__ = [
+    "BenchmarkConfig",
     "DataSection",
     "FuseConfig",
     "MembersSection",
@@ -34,5 +36,6 @@ __all__ = [
     "TaskExpertSection",
     "ViewsSection",
     "check_recommender",
+    "check_rows",
     "load_config",
 ]

@@ -13,10 +13,11 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from graphmoe.config.base import RunConfig
+from graphmoe.config.base import RunConfig, Section
 from graphmoe.errors import ConfigError, nearest
 
 C = TypeVar("C", bound=RunConfig)
+S = TypeVar("S", bound=Section)
 
 
 def load_config(
@@ -39,6 +40,24 @@ def load_config(
         _put(values, key, value)
     try:
         return model.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_describe(origin, model, error)) from None
+
+
+def load_section(model: type[S], common: S, own: Mapping[str, Any], origin: str) -> S:
+    """A section with single values replaced.
+
+    Args:
+        model: Of the section.
+        common: What holds where nothing else is said.
+        own: Values that win, by key.
+        origin: What the error names.
+
+    Raises:
+        ConfigError: A key is unknown, or a value is wrong.
+    """
+    try:
+        return model.model_validate({**common.model_dump(), **own})
     except ValidationError as error:
         raise ConfigError(_describe(origin, model, error)) from None
 
