@@ -234,9 +234,9 @@ class Result(Part):
         metric: The official one.
         higher_is_better: Its direction.
         split: Hash of the split, or of all that the scores depend on.
-        baseline: Name of the row that the others are compared with.
+        baselines: Names of the rows that others are compared with.
         rows: The models.
-        comparisons: Of each other row with the baseline.
+        comparisons: Of rows with baselines.
         environment: Hardware and versions.
         notes: What a reader has to know besides: failed seeds, published figures.
         created: When, in UTC.
@@ -252,9 +252,9 @@ class Result(Part):
     metric: str = Field(min_length=1, description="the official one")
     higher_is_better: bool = Field(description="direction of the metric")
     split: str = Field(default="", description="hash of the split")
-    baseline: str | None = Field(default=None, description="row that the others are compared with")
+    baselines: tuple[str, ...] = Field(default=(), description="rows others are compared with")
     rows: tuple[Row, ...] = Field(min_length=1, description="one model each")
-    comparisons: tuple[Comparison, ...] = Field(default=(), description="with the baseline")
+    comparisons: tuple[Comparison, ...] = Field(default=(), description="of rows with baselines")
     environment: dict[str, Any] = Field(default_factory=dict, description="hardware and versions")
     notes: tuple[str, ...] = Field(default=(), description="what a reader has to know besides")
     created: str = Field(default_factory=lambda: _now(), description="when, in UTC")
@@ -265,8 +265,7 @@ class Result(Part):
         if len(set(names)) < len(names):
             raise ValueError(f"a row occurs twice in {names}")
         used = {name for found in self.comparisons for name in (found.a, found.b)}
-        used |= {self.baseline} - {None}  # type: ignore[arg-type]
-        if used - set(names):
+        if (used := used | {*self.baselines}) - {*names}:
             raise ValueError(f"no row {sorted(used - set(names))}: rows are {names}")
         return self
 
@@ -280,14 +279,6 @@ class Result(Part):
             if row.name == name:
                 return row
         raise ConfigError(unknown_name("row", name, [row.name for row in self.rows]))
-
-    def against_baseline(self) -> dict[str, Comparison]:
-        """Comparison over seeds with the baseline, by row."""
-        return {
-            found.a: found
-            for found in self.comparisons
-            if found.b == self.baseline and found.test.endswith("-t")
-        }
 
     def dump(self) -> bytes:
         """The content of the file."""

@@ -62,16 +62,15 @@ def compare_rows(a: Row, b: Row, higher_is_better: bool, level: float = LEVEL) -
     )  # fmt: skip
 
 
-def compare_with(
-    baseline: str, rows: Iterable[Row], higher_is_better: bool, level: float = LEVEL
+def compare_pairs(
+    pairs: Iterable[tuple[str, str]],
+    rows: Iterable[Row],
+    higher_is_better: bool,
+    level: float = LEVEL,
 ) -> tuple[Comparison, ...]:
-    """Every other row with the one called ``baseline``, over seeds."""
+    """Rows with others over seeds, by their names; pairs without a score are left out."""
     by_name = {row.name: row for row in rows}
-    found = (
-        compare_rows(row, by_name[baseline], higher_is_better, level)
-        for name, row in by_name.items()
-        if name != baseline
-    )
+    found = (compare_rows(by_name[a], by_name[b], higher_is_better, level) for a, b in pairs)
     return tuple(comparison for comparison in found if comparison is not None)
 
 
