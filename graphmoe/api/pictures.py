@@ -12,6 +12,10 @@ from torch import Tensor
 
 from graphmoe.checkpoint.files import write_bytes
 
+#: Those of Okabe and Ito, which people who see red and green alike can tell apart.
+COLOURS = (
+    "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"
+)  # fmt: skip
 #: With more classes than this the colours stand alone.
 _MOST_NUMBERS = 12
 

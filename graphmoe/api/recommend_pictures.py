@@ -13,11 +13,10 @@ from typing import Any
 
 from torch import Tensor
 
-from graphmoe.api.pictures import new_figure, plain_text, save_figure
+from graphmoe.api.pictures import COLOURS, new_figure, plain_text, save_figure
 from graphmoe.ops.degree_buckets import ITEM_BUCKETS
 
 _BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
-_COLOURS = (_BLUE, "#E69F00", _GREEN, "#CC79A7", "#56B4E9", _ORANGE, "#F0E442", "#000000")
 _HATCHES = ("", "//", "..", "xx", "--", "\\\\", "++", "oo")
 #: More experts than this and their names stand upright.
 _MOST_LEVEL = 4
@@ -150,7 +149,7 @@ def draw_modality_weights(
     for c, cue in enumerate(cues):
         part = [100 * float(v) for v in rows[:, c]]
         axes.bar(range(len(buckets)), part, 0.7, bottom=bottom, label=plain_text(cue),
-                 color=_COLOURS[c % len(_COLOURS)], hatch=_HATCHES[c % len(_HATCHES)],
+                 color=COLOURS[c % len(COLOURS)], hatch=_HATCHES[c % len(_HATCHES)],
                  edgecolor="white", linewidth=0.5)  # fmt: skip
         for b, value in enumerate(part):
             if value >= 4:  # smaller parts have no room for a number
@@ -196,7 +195,7 @@ def draw_metric_by_degree(
             values.append(math.nan if value is None else 100 * value)
         places = [b + (j - (len(results) - 1) / 2) * width for b in range(len(ITEM_BUCKETS))]
         axes.bar(places, values, width, label=plain_text(model),
-                 color=_COLOURS[j % len(_COLOURS)], hatch=_HATCHES[j % len(_HATCHES)],
+                 color=COLOURS[j % len(COLOURS)], hatch=_HATCHES[j % len(_HATCHES)],
                  edgecolor="white", linewidth=0.5)  # fmt: skip
         for place, value in zip(places, values, strict=True):
             text = "none" if math.isnan(value) else f"{value:.1f}"  # none held out: no rate
