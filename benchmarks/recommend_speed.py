@@ -14,6 +14,7 @@ from graphmoe.data.interactions import Interactions, load_interactions
 from graphmoe.evaluation import ItemsOfUsers, evaluate_ranking, rank
 from graphmoe.nn.recommend import InteractionGraph, Recommender
 from graphmoe.training.memory import reused_memory
+from graphmoe.training.recommend import make_optimizer
 from graphmoe.training.recommend_task import build_recommender
 from graphmoe.training.sampling import NegativeSampler
 
@@ -36,7 +37,7 @@ class Stepper:
         self.model, self.batch_size, self.epochs = model, batch_size, 0
         graph = model.graph
         self.sampler = NegativeSampler(graph.user, graph.item, graph.num_items)
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+        self.optimizer = make_optimizer(model, lr=1e-3)
         self.generator = torch.Generator().manual_seed(seed)
 
     def steps(self, most: int | None = None) -> int:

@@ -49,10 +49,7 @@ class _MeanOfLayers(torch.autograd.Function):
         first_user, first_item = user / (layers + 1), item / (layers + 1)
         user, item = first_user, first_item
         for _ in range(layers):
-            user, item = (
-                op.add_product(first_user.clone(), item, 1.0),
-                op.t().add_product(first_item.clone(), user, 1.0),
-            )
+            user, item = op.plus_product(first_user, item), op.t().plus_product(first_item, user)
         return user, item
 
     @staticmethod

@@ -167,6 +167,10 @@ class SparseOperator(LinearOperator):
         """Add ``alpha`` times the product with ``x`` to ``total`` in place."""
         return torch.addmm(total, self._csr, x, alpha=alpha, out=total)
 
+    def plus_product(self, start: Tensor, x: Tensor) -> Tensor:
+        """``start`` plus the product with ``x``, in memory of its own."""
+        return torch.addmm(start, self._csr, x)
+
     def degree(self) -> Tensor:
         """The sum of each row, shape :math:`(R)`."""
         total = self.value.new_zeros(self.shape[0], dtype=torch.float64)

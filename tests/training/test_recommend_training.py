@@ -65,7 +65,7 @@ def test_it_is_the_plain_loop() -> None:
     state = train_recommender(model, DATA, settings, seed=3)
     plain = made(BPRMF)
     sampler = NegativeSampler(GRAPH.user, GRAPH.item, GRAPH.num_items)
-    optimizer = torch.optim.Adam(plain.parameters(), lr=0.05)
+    optimizer = torch.optim.Adam(plain.parameters(), lr=0.05, fused=True)
     generator, scores, weights, losses = torch.Generator().manual_seed(3), [], [], []
     for epoch in range(4):
         optimizer.param_groups[0]["lr"] = 0.05 * 0.5 ** (epoch / 50)

@@ -73,7 +73,7 @@ class ContentProfile(nn.Module):
 
     def leave_one_out(self, user: Tensor, item: Tensor) -> Tensor:
         """Profiles of ``user`` without ``item``, which is one of theirs, ``[B, F]``."""
-        rest = self.sums[user] - self.items[item]
+        rest = self.sums.index_select(0, user) - self.items.index_select(0, item)
         # What is left of a single item is a rounding error, not a direction.
         return F.normalize(rest * (self.degree[user] > 1), dim=1, eps=1e-6)
 

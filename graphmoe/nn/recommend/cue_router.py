@@ -97,14 +97,18 @@ class CueRouter(nn.Module):
         wide: Tensor = getattr(self, side)(torch.cat([*normed, level], dim=1))
         return nn.functional.gelu(wide)
 
-    def forward(self, users: tuple[Tensor, Tensor], items: tuple[Tensor, Tensor]) -> Routing:
+    def forward(
+        self, users: tuple[Tensor, Tensor], items: tuple[Tensor, Tensor] | None = None
+    ) -> Routing:
         """One routing of users first, items after them.
 
         Args:
             users: Their cues ``[B, M, d]`` and degrees ``[B]``.
-            items: Likewise ``[C, M, d]``, ``[C]``.
+            items: Likewise ``[C, M, d]``, ``[C]``. (default: none)
         """
-        tokens = torch.cat([self.tokens(*users, "user"), self.tokens(*items, "item")])
+        tokens = self.tokens(*users, "user")
+        if items is not None:
+            tokens = torch.cat([tokens, self.tokens(*items, "item")])
         routing: Routing = self.router(tokens)
         return routing
 

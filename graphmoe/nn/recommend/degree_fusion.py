@@ -65,14 +65,22 @@ class DegreeFusion(nn.Module):
             "beta_item": _means(item, item_degree, ITEM_BUCKETS),
         }
 
-    def forward(self, a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    def forward(
+        self,
+        a: tuple[Tensor, Tensor],
+        b: tuple[Tensor, Tensor],
+        rows: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """The mixed vectors.
 
         Args:
             a: Users and items of view A.
             b: Users and items of view B.
+            rows: Which users and items these are. (default: all)
         """
         user, item = self.beta()
+        if rows is not None:
+            user, item = user[rows[0]], item[rows[1]]
         return torch.lerp(a[0], b[0], user[:, None]), torch.lerp(a[1], b[1], item[:, None])
 
     def __repr__(self) -> str:

@@ -54,22 +54,28 @@ class LightEncoder(nn.Module):
         nn.init.xavier_uniform_(self.user)
         nn.init.xavier_uniform_(self.item)
 
-    def forward(self, view: SparseOperator) -> tuple[Tensor, Tensor]:
+    def forward(self, view: SparseOperator, num_layers: int | None = None) -> tuple[Tensor, Tensor]:
         """Vectors of users and items smoothed along ``view``.
 
         Args:
             view: The normalised half of a bipartite graph, shape :math:`(U, I)`.
+            num_layers: Steps along this view. (default: those of the encoder)
         """
+        steps = self.num_layers if num_layers is None else num_layers
         if self.ego:
-            return light_propagate(view, self.user, self.item, self.num_layers)
+            return light_propagate(view, self.user, self.item, steps)
         # One step from the mean of layers 0 to L - 1 is the mean of layers 1 to L.
-        user, item = light_propagate(view, self.user, self.item, self.num_layers - 1)
+        user, item = light_propagate(view, self.user, self.item, steps - 1)
         return bipartite_step(view, user, item)
 
-    @property
-    def newcomer_scale(self) -> float:
-        """What the mean over layers of a node without a vector of its own is multiplied by."""
-        return 1.0 if self.ego else (self.num_layers + 1) / self.num_layers
+    def newcomer_scale(self, num_layers: int | None = None) -> float:
+        """What the mean over layers of a node without a vector of its own is multiplied by.
+
+        Args:
+            num_layers: Steps of that mean. (default: those of the encoder)
+        """
+        steps = self.num_layers if num_layers is None else num_layers
+        return 1.0 if self.ego else (steps + 1) / steps
 
     def __repr__(self) -> str:
         users, width = self.user.shape

@@ -37,6 +37,7 @@ Prepared: TypeAlias = tuple[MagnetSide, MagnetSide, SparseOperator]
 #: Collaborative vectors, cues and degrees of some users or items.
 Part: TypeAlias = tuple[Tensor, Tensor, Tensor]
 LEVELS = ("representation", "score")
+ROUTED_BY = ("both", "users", "chance")
 
 
 @recommenders.add
@@ -66,7 +67,8 @@ class MAGNET(Recommender):
     Args:
         graph: Training interactions and item features.
         embedding_dim: Width :math:`d`.
-        num_layers: Steps over interactions.
+        num_layers: Steps over interactions in view A.
+        content_layers: Steps in view B, from the same vectors: what content adds is near by.
         ego: Whether the mean over layers has the vectors before propagation in it.
         num_neighbours: Content neighbours of an item in each modality.
         k: Experts a node is given.
@@ -74,7 +76,8 @@ class MAGNET(Recommender):
             ``"score"``: experts with towers of their own (:class:`PairExperts`) add to the score
             of a pair, gated by both of its sides; it memorises sooner and is an option.
         roles: Of the experts; there is one for each role and cue.
-        gated: Whether behaviour gates the experts' channels.
+        gated: Whether behaviour gates the experts' channels. Without gates an expert is its
+            template alone, and what a node takes of each cue is read off its routing.
         side_weight: :math:`\gamma`.
         content_weight: :math:`\omega`; 0 leaves the content profile out.
         content_rank: Most directions of a modality in it.
@@ -91,6 +94,8 @@ class MAGNET(Recommender):
         templates: Whether experts keep to their roles.
         route_reg: Whether routing has losses.
         two_stage: Whether their weights follow the schedule: if not, both are on from the start.
+        routed_by: Whose interactions decide: ``"both"``, ``"users"`` (to items all experts count
+            alike), or ``"chance"`` (the routers stay as they were drawn).
         router: Name of the router that is wrapped.
         temperature: Of the contrast.
         schedule_kwargs: Of the schedule.
@@ -112,12 +117,13 @@ class MAGNET(Recommender):
         graph: InteractionGraph,
         embedding_dim: int = 64,
         num_layers: int = 3,
+        content_layers: int = 1,
         ego: bool = False,
         num_neighbours: int = 10,
         k: int = 3,
         level: str = "representation",
         roles: Sequence[str] = tuple(ROLES),
-        gated: bool = True,
+        gated: bool = False,
         side_weight: float = 1 / 3,
         content_weight: float = 1.8,
         content_rank: int = 128,
@@ -126,13 +132,14 @@ class MAGNET(Recommender):
         reg_weight: float = 1e-3,
         contrast_weight: float = 1e-3,
         drift_weight: float = 1e-3,
-        train_features: bool = True,
+        train_features: bool = False,
         view_b: bool = True,
         loo: bool = False,
         moe: bool = True,
         templates: bool = True,
         route_reg: bool = True,
         two_stage: bool = True,
+        routed_by: str = "both",
         router: str = "topk",
         temperature: float = 0.2,
         schedule_kwargs: Mapping[str, Any] | None = None,
@@ -148,15 +155,28 @@ class MAGNET(Recommender):
             )
         if level not in LEVELS:
             raise ConfigError(f"level is one of {', '.join(LEVELS)}, got {level!r}")
-        if level == "score" and not moe:
-            raise ConfigError("experts at the level of scores are routed: expected moe=True")
+        if routed_by not in ROUTED_BY:
+            raise ConfigError(f"routed_by is one of {', '.join(ROUTED_BY)}, got {routed_by!r}")
+        if level == "score" and not (moe and routed_by == "both"):
+            raise ConfigError(
+                "experts at the level of scores are routed by both sides of a pair: expected "
+                f"moe=True and routed_by='both', got moe={moe} and routed_by={routed_by!r}"
+            )
+        if not ego and min(num_layers, content_layers) < 1:
+            raise ConfigError(
+                "without layers there are only the vectors themselves: expected num_layers >= 1 "
+                f"and content_layers >= 1, or ego=True; got {num_layers} and {content_layers}"
+            )
         self.level = level
         self.embedding_dim, self.k, self.num_neighbours = embedding_dim, k, num_neighbours
         self.side_weight, self.content_weight = side_weight, content_weight
         self.walk_weight = walk_weight
         self.user_power, self.reg_weight = user_power, reg_weight
         self.contrast_weight, self.drift_weight = contrast_weight, drift_weight
-        self.loo, self.moe, self.route_reg, self.two_stage = loo, moe, route_reg, two_stage
+        self.loo, self.moe, self.two_stage, self.routed_by = loo, moe, two_stage, routed_by
+        # There is nothing to hold a router to that learns nothing.
+        self.route_reg = route_reg and routed_by != "chance"
+        self.content_layers = content_layers
         self.temperature = temperature
         self.view_a = graph.normalized
         self.view_b: SparseOperator | None = None
@@ -172,7 +192,7 @@ class MAGNET(Recommender):
         self.fusion = DegreeFusion(graph.user_degree, graph.item_degree)
         self.cues = ModalityCues(graph, embedding_dim, train_features)
         self.experts = StructuredExperts(embedding_dim, self.num_cues, roles, gated, templates)
-        if not two_stage:
+        if not two_stage or routed_by == "chance":
             schedule_kwargs = {**(schedule_kwargs or {}), "noise": 0.0}
         self.routing = CueRouter(
             embedding_dim,
@@ -182,6 +202,8 @@ class MAGNET(Recommender):
             router=router,
             schedule_kwargs=schedule_kwargs,
         )
+        if routed_by == "chance":
+            self.routing.requires_grad_(False)
         self.pairs = PairExperts(embedding_dim, num_experts) if level == "score" else None
         self.loads = RoutingLoads(num_experts)
         self.profile = ContentProfile(graph, content_rank)
@@ -257,12 +279,23 @@ class MAGNET(Recommender):
         """Normalised content neighbours of the items by each modality, themselves included."""
         return [getattr(self, f"neighbours_{m}") for m in range(self.num_cues - 1)]
 
-    def encode(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Collaborative vectors of users and items, and the cues of their modalities."""
-        user, item = self.encoder(self.view_a)
-        user_cues, item_cues = self.cues(item, self.neighbours, self.view_a)
+    def encode(
+        self, rows: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Collaborative vectors of users and items, and the cues of all of them.
+
+        Args:
+            rows: Users and items whose collaborative vectors are wanted. (default: all)
+        """
+        a = self.encoder(self.view_a)
+        user_cues, item_cues = self.cues(a[1], self.neighbours, self.view_a)
+        b = None
         if self.view_b is not None:
-            user, item = self.fusion((user, item), self.encoder(self.view_b))
+            b = self.encoder(self.view_b, self.content_layers)
+        if rows is not None:
+            a = a[0].index_select(0, rows[0]), a[1].index_select(0, rows[1])
+            b = b and (b[0].index_select(0, rows[0]), b[1].index_select(0, rows[1]))
+        user, item = a if b is None else self.fusion(a, b, rows)
         return user, item, user_cues, item_cues
 
     def routed(
@@ -274,16 +307,17 @@ class MAGNET(Recommender):
             users: Collaborative vectors ``[B, d]``, cues ``[B, (M - 1) d]``, degrees ``[B]``.
             items: Likewise ``[C, ...]``.
         """
-        stacked = [self.stack(*part[:2]) for part in (users, items)]
-        routing, found, start = None, [], 0
-        if self.moe:
-            routing = self.routing((stacked[0], users[2]), (stacked[1], items[2]))
-        for part, cues in zip((users, items), stacked, strict=True):
-            end = start + cues.size(0)
-            own = self._even(cues) if routing is None else rows(routing, slice(start, end))
-            found.append((cues, part[0], own))
-            start = end
-        return found, routing
+        left, right = (self.stack(*part[:2]) for part in (users, items))
+        if not self.moe:
+            routing, of_users, of_items = None, self._even(left), self._even(right)
+        elif self.routed_by == "users":
+            routing = of_users = self.routing((left, users[2]))
+            of_items = self._even(right)
+        else:
+            routing = self.routing((left, users[2]), (right, items[2]))
+            of_users = rows(routing, slice(0, left.size(0)))
+            of_items = rows(routing, slice(left.size(0), None))
+        return [(left, users[0], of_users), (right, items[0], of_items)], routing
 
     def side(self, users: Part, items: Part) -> tuple[Tensor, Tensor, Routing | None]:
         """What experts add to some users and items, and how those were routed.

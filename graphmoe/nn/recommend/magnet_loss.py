@@ -30,19 +30,22 @@ def magnet_loss(
         positive: An item of each in training ``[B]``.
         negative: Another item ``[B]``.
     """
-    of_users, of_items, user_cues, item_cues = model.encode()
+    # What follows the propagation is done for the distinct nodes of the batch alone; rows are taken
+    # by index_select, whose gradient is a sum in place.
     items, i = torch.cat([positive, negative]).unique(return_inverse=True)
     p, n = i.split(positive.numel())
     if model.loo:
         users, u = user, torch.arange(user.numel(), device=user.device)
-        cue = model.cues.leave_one_out(user_cues, item_cues, user, positive)
     else:
         users, u = user.unique(return_inverse=True)
-        cue = user_cues[users]
-    user_base, item_base = of_users[users], of_items[items]
+    user_base, item_base, user_cues, item_cues = model.encode((users, items))
+    if model.loo:
+        cue = model.cues.leave_one_out(user_cues, item_cues, user, positive)
+    else:
+        cue = user_cues.index_select(0, users)
     sides = (
         (user_base, cue, model.user_degree[users]),
-        (item_base, item_cues[items], model.item_degree[items]),
+        (item_base, item_cues.index_select(0, items), model.item_degree[items]),
     )
     added: Tensor | float = 0.0
     if model.pairs is None:
@@ -51,11 +54,16 @@ def magnet_loss(
     else:
         final_users, final_items = user_base, item_base
         added, routing = _pairs(model, *sides, u, p, n)
-    a, b, c = final_users[u], final_items[p], final_items[n]
+    a, b, c = (
+        final_users.index_select(0, u),
+        final_items.index_select(0, p),
+        final_items.index_select(0, n),
+    )
     weight = model.user_weight[user]
     margin = (a * (b - c)).sum(dim=1) + added
     if model.content_weight:
-        apart = model.profile.items[positive] - model.profile.items[negative]
+        profile = model.profile.items
+        apart = profile.index_select(0, positive) - profile.index_select(0, negative)
         likeness = (model.profile.leave_one_out(user, positive) * apart).sum(dim=1)
         margin = margin + model.content_weight * likeness
     root = weight.sqrt().unsqueeze(1)
@@ -66,8 +74,13 @@ def magnet_loss(
     if model.contrast_weight and model.pairs is None:
         first = _first(user) if model.loo else torch.arange(users.numel(), device=user.device)
         liked, met = _some(p.unique()), _some(first)
-        contrast = info_nce(item_side[liked], item_base[liked], model.temperature)
-        contrast = contrast + info_nce(user_side[met], user_base[met], model.temperature)
+        contrast = sum(
+            info_nce(side.index_select(0, some), base.index_select(0, some), model.temperature)
+            for side, base, some in (
+                (item_side, item_base, liked),
+                (user_side, user_base, met),
+            )
+        )
         terms["contrast"] = model.contrast_weight * contrast
     if model.drift_weight and model.experts.templates:
         terms["templates"] = model.drift_weight * model.experts.penalty()

@@ -46,16 +46,16 @@ def _(model: MAGNET, prepared: Any, history: SparseOperator) -> Any:
     users, items, known = prepared
     history = history.to(users.base.device)
     encoder, degree = model.encoder, history.crow.long().diff().to(users.base.dtype)
-    base = propagated(
-        model.view_a, encoder.user, encoder.item, encoder.num_layers, history, model.item_degree
+    steps = encoder.num_layers, model.content_layers
+    base = encoder.newcomer_scale(steps[0]) * propagated(
+        model.view_a, encoder.user, encoder.item, steps[0], history, model.item_degree
     )
     if model.view_b is not None:
         weight = model.item_degree + _weights(model, model.dual.pseudo.item, model.num_items)
-        other = propagated(
-            model.view_b, encoder.user, encoder.item, encoder.num_layers, history, weight
+        other = encoder.newcomer_scale(steps[1]) * propagated(
+            model.view_b, encoder.user, encoder.item, steps[1], history, weight
         )
         base = torch.lerp(base, other, _beta(model.fusion.user, degree))
-    base = base * encoder.newcomer_scale
     cues = normalised(history, model.item_degree) @ items.cues
     profile = F.normalize(history @ model.profile.items, dim=1)
     new, _ = model.complete((base, cues, degree), _none(items), (profile, model.profile.items[:0]))
@@ -74,7 +74,6 @@ def _(
         has = {name: present[name].to(degree.device) for name in near}
         other = _over_view_b(model, merge_knn(near, None, has, model.num_neighbours))
         base = torch.lerp(base, other, _beta(model.fusion.item, degree))
-    base = base * model.encoder.newcomer_scale
     cues = torch.cat([*_cues(model, near), base[:, :0]], dim=1)
     profile = model.profile.features(standardised(model, features, present))
     _, new = model.complete(_none(users), (base, cues, degree), (users.final[:0, :0], profile))
@@ -88,9 +87,10 @@ def _over_view_b(model: MAGNET, near: SparseOperator) -> Tensor:
     root = graph.user_degree.clamp_min(1).double().rsqrt().to(near.dtype)
     taken = graph.mean_of_history.with_value(root[graph.user])  # D_u^-1/2 R
     weight = model.user_degree + _weights(model, dual.pseudo.user, model.num_users)
-    if encoder.num_layers == 0:
+    steps = model.content_layers
+    if steps == 0:
         return encoder.item.new_zeros(near.shape[0], model.embedding_dim)
-    below, _ = light_propagate(model.view_b, encoder.user, encoder.item, encoder.num_layers - 1)
+    below, _ = light_propagate(model.view_b, encoder.user, encoder.item, steps - 1)
     row, found, tiny = near.row(), [], torch.finfo().tiny
     for begin in range(0, near.shape[0], BLOCK):
         size = min(BLOCK, near.shape[0] - begin)
@@ -105,7 +105,7 @@ def _over_view_b(model: MAGNET, near: SparseOperator) -> Tensor:
         own = edge.sum(dim=1, keepdim=True).clamp_min(tiny)
         value = edge * own.rsqrt() * weight[user].clamp_min(tiny).rsqrt()
         found.append(torch.einsum("nk,nkd->nd", value, below[user]))
-    return torch.cat(found) * (encoder.num_layers / (encoder.num_layers + 1))
+    return torch.cat(found) * (encoder.newcomer_scale(steps) * steps / (steps + 1))
 
 
 def _cues(model: MAGNET, near: Mapping[str, SparseOperator]) -> list[Tensor]:
@@ -113,9 +113,7 @@ def _cues(model: MAGNET, near: Mapping[str, SparseOperator]) -> list[Tensor]:
     cues, parts = model.cues, []
     _, item = model.encoder(model.view_a)
     for m, op in enumerate(near.values()):
-        gate = cues.gates[m](cues.projections[m]()).sigmoid()
-        if cues.item_present is not None:
-            gate = gate * cues.item_present[:, m : m + 1]
+        gate = cues.gate(m)
         old = getattr(model, f"neighbours_{m}")
         root = old.value[old.row() == old.col].sqrt()  # its diagonal is one over the degrees
         row = op.scaled((1 + op.degree()).rsqrt(), root)

@@ -18,7 +18,7 @@ class ModalityCues(nn.Module):
     r"""Cues of items from content, and of users from the history of their items.
 
     .. math::
-        z_i^m = \sum_j \hat{S}^m_{ij}\; e_j \odot \sigma(W_m f_m(x_j^m) + b_m), \qquad
+        z_i^m = \sum_j \hat{S}^m_{ij}\; e_j \odot \sigma(W_m x_j^m + b_m), \qquad
         c_u^m = \sum_{i \in N(u)} \hat{R}_{ui}\, z_i^m
 
     History-induced modality cues are of `"Modality-Guided Mixture of Graph Experts with
@@ -53,16 +53,15 @@ class ModalityCues(nn.Module):
         self,
         graph: InteractionGraph,
         channels: int = 64,
-        train_features: bool = True,
+        train_features: bool = False,
     ) -> None:
         super().__init__()
         self.channels = channels
         self.modalities = list(graph.modalities)
-        self.projections = nn.ModuleList(
+        self.gates = nn.ModuleList(
             ModalityProjection(x, graph.present[name], channels, train_features=train_features)
             for name, x in graph.modalities.items()
         )
-        self.gates = nn.ModuleList(nn.Linear(channels, channels) for _ in self.modalities)
         self.unknown = nn.Parameter(torch.empty(len(self.modalities) * channels))
         present = None
         if self.modalities:
@@ -76,7 +75,7 @@ class ModalityCues(nn.Module):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Draw the maps anew, and go back to the features as given."""
-        for module in (*self.projections, *self.gates):
+        for module in self.gates:
             module.reset_parameters()  # type: ignore[operator]
         self.unknown.zero_()
 
@@ -92,14 +91,13 @@ class ModalityCues(nn.Module):
         """
         if not self.modalities:
             return item.new_zeros(history.shape[0], 0), item.new_zeros(item.size(0), 0)
-        parts = []
-        for m, project in enumerate(self.projections):
-            gate = self.gates[m](project()).sigmoid()
-            if self.item_present is not None:
-                gate = gate * self.item_present[:, m : m + 1]
-            parts.append(neighbours[m] @ (item * gate))
-        items = torch.cat(parts, dim=1)
+        items = torch.cat([op @ (item * self.gate(m)) for m, op in enumerate(neighbours)], dim=1)
         return history @ items, items
+
+    def gate(self, m: int) -> Tensor:
+        """Which channels of the items' vectors pass in modality number ``m``, ``[I, d]``."""
+        gate: Tensor = self.gates[m]().sigmoid()
+        return gate if self.item_present is None else gate * self.item_present[:, m : m + 1]
 
     def leave_one_out(self, users: Tensor, items: Tensor, user: Tensor, item: Tensor) -> Tensor:
         """The cues of ``user`` without ``item``, which is one of theirs, ``[B, M d]``.

@@ -105,16 +105,13 @@ class StructuredExperts(nn.Module):
 
     def forward(self, cues: Tensor, behaviour: Tensor, routing: Routing) -> Tensor:
         """The gated sum of the chosen experts."""
-        share = self.share(behaviour, routing)
-        if not self.gated:
-            return torch.einsum("nm,nmd->nd", share.sum(dim=1), cues)
-        return torch.einsum("nmd,nmd->nd", share, cues)
+        return (self.share(behaviour, routing) * cues).sum(dim=1)
 
     def share(self, behaviour: Tensor, routing: Routing) -> Tensor:
-        """What each cue is multiplied by: ``[N, M, d]``, or ``[N, K, M]`` without gates."""
+        """What each cue is multiplied by: ``[N, M, d]``, or ``[N, M, 1]`` without gates."""
         gates = dense_gates(routing, self.num_experts).to(behaviour.dtype)
         if not self.gated:
-            return gates.unsqueeze(2) * self.mixture()
+            return (gates @ self.mixture()).unsqueeze(2)
         opened = gates.unsqueeze(2) * self.opened(behaviour)
         return torch.einsum("km,nkd->nmd", self.mixture(), opened)
 

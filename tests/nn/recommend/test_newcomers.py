@@ -197,10 +197,11 @@ def drift_apart(model: MAGNET) -> MAGNET:
 def test_a_known_user_as_new_in_magnet_by_dense_formulas(
     graph: InteractionGraph, layers: int, ego: bool
 ) -> None:
-    model = drift_apart(MAGNET(graph, 8, num_layers=layers, ego=ego, num_neighbours=3))
+    steps = {"num_layers": 2, "content_layers": layers}
+    model = drift_apart(MAGNET(graph, 8, **steps, ego=ego, num_neighbours=3))
     with torch.no_grad():
         users, items, _ = add_users(model, model.prepare(), histories(graph, TWIN))
-        own = model.encoder.user[TWIN] / (layers + 1) if ego else 0.0
+        own = model.encoder.user[TWIN] / 3 if ego else 0.0
         old = model.encoder(model.view_a)[0][TWIN] - own
         R, of_user, of_item = dense_view(graph, model)
         hat = R / of_user.clamp_min(1e-30).sqrt()[:, None] / of_item.clamp_min(1e-30).sqrt()
@@ -261,7 +262,7 @@ def test_new_items_in_magnet_by_dense_formulas(graph: InteractionGraph) -> None:
     for m, (name, x) in enumerate(graph.modalities.items()):
         T = dense_cosine_knn(x, graph.present[name], 3)
         with torch.no_grad():
-            gate = model.cues.gates[m](model.cues.projections[m]()).sigmoid()
+            gate = model.cues.gates[m]().sigmoid()
             gate = gate * graph.present[name][:, None]
             z = (model.encoder(model.view_a)[1] * gate).double()
         d_new, d_old = 1 + near[name].sum(1), 1 + T.sum(1)
