@@ -17,6 +17,7 @@ from graphmoe.nn.conv.attention_first import attend, suits
 from graphmoe.nn.conv.expert_convs import Channels, Expert, build_expert, resolve_expert
 from graphmoe.nn.conv.graph_input import GraphInput, argument_names
 from graphmoe.nn.conv.in_turn import in_turn, may_take_turns
+from graphmoe.nn.conv.joint_norm import mixes_rows
 from graphmoe.nn.conv.partition import check_equal, is_foreign, is_one_hop, run_pieces
 from graphmoe.nn.routers.base import Router, check_routing
 from graphmoe.ops import combine, dispatch_plan, gather_tokens
@@ -213,7 +214,7 @@ class MoEConv(MessagePassing):
             rows = tuple([part.index_select(0, token) for part in parts])
             return adapter.update([convs[e]], rows, torch.tensor([0, token.size(0)]))
 
-        if may_take_turns(parts[0]):
+        if may_take_turns(parts[0]) and not (self.training and mixes_rows(convs)):
             done = in_turn(embed, plan)
         else:
             rows = tuple(gather_tokens(part, plan) for part in parts)

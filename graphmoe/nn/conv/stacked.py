@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch.nn.parameter import UninitializedParameter
 from torch_geometric.nn import MLP
 from torch_geometric.nn import Linear as PyGLinear
 
+from graphmoe.nn.conv import joint_norm
 from graphmoe.nn.conv.in_turn import may_take_turns
 from graphmoe.ops import segment_matmul
 from graphmoe.typing import OptTensor
@@ -102,6 +104,8 @@ def stackable(modules: Sequence[Any]) -> bool:
         return _same(modules, "bias", shape=True) and _same(modules, "weight", shape=True)
     if type(first) is nn.LayerNorm:
         return len(first.normalized_shape) == 1 and all(str(m) == str(first) for m in modules)
+    if type(first) is nn.BatchNorm1d:
+        return all(str(m) == str(first) and m.training == first.training for m in modules)
     if type(first) is MLP:
         return all(_mlp_layers(m) == _mlp_layers(first) is not None for m in modules)
     return type(first) in _ROWWISE and all(str(m) == str(first) for m in modules)
@@ -140,14 +144,27 @@ def apply(modules: Sequence[Any], rows: Tensor, offsets: Tensor) -> Tensor:
         return linear(modules, rows, offsets)
     if isinstance(first, nn.LayerNorm):
         rows = F.layer_norm(rows, first.normalized_shape, eps=first.eps)
+        return _scale_and_shift(modules, rows, offsets)
+    if isinstance(first, nn.BatchNorm1d):
+        if joint_norm.takes_statistics(first):
+            return _scale_and_shift(modules, joint_norm.normalize(modules, rows, offsets), offsets)
         expert = row_expert(offsets, rows.size(0))
-        for name, merge in (("weight", torch.mul), ("bias", torch.add)):
-            if getattr(first, name) is not None:
-                rows = merge(rows, per_row([getattr(m, name) for m in modules], expert))
-        return rows
+        mean, var = (
+            per_row([getattr(m, name) for m in modules], expert)
+            for name in ("running_mean", "running_var")
+        )
+        return _scale_and_shift(modules, (rows - mean) * (var + first.eps).rsqrt(), offsets)
     if isinstance(first, MLP):
         return _mlp(modules, rows, offsets)
     return first(rows)
+
+
+def _scale_and_shift(norms: Sequence[Any], rows: Tensor, offsets: Tensor) -> Tensor:
+    expert = row_expert(offsets, rows.size(0))
+    for name, merge in (("weight", torch.mul), ("bias", torch.add)):
+        if getattr(norms[0], name) is not None:
+            rows = merge(rows, per_row([getattr(m, name) for m in norms], expert))
+    return rows
 
 
 def _mlp(mlps: Sequence[Any], rows: Tensor, offsets: Tensor) -> Tensor:
@@ -162,12 +179,10 @@ def _mlp(mlps: Sequence[Any], rows: Tensor, offsets: Tensor) -> Tensor:
 
 def _segment_by_segment(modules: Sequence[Any], rows: Tensor, offsets: Tensor) -> Tensor:
     bounds = offsets.tolist()
-    done = [
-        module(rows[start:stop])
-        for module, start, stop in zip(modules, bounds[:-1], bounds[1:], strict=True)
-        if start < stop
-    ]
     rest = rows.size(0) - bounds[-1]
+    # Cut in one go: the gradient is then put together in one go as well.
+    pieces = rows.split([stop - start for start, stop in pairwise(bounds)] + [rest])
+    done = [module(piece) for module, piece in zip(modules, pieces, strict=False) if len(piece)]
     if not done:  # no expert has a row: the widths still have to come from somewhere
         done = [modules[0](rows[:0])]
     return torch.cat([*done, done[0].new_zeros(rest, *done[0].shape[1:])])

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Any, TypeAlias, Union
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +16,10 @@ from torch_geometric.nn.models.basic_gnn import BasicGNN
 
 from graphmoe.nn.conv.expert_convs import Channels, Expert, build_expert, resolve_expert
 from graphmoe.nn.conv.moe_conv import MoEConv
+from graphmoe.nn.models.layer_plans import PerLayer, layer_plans
 from graphmoe.nn.routers import Router
 from graphmoe.typing import Adj, OptTensor, Routing
 
-#: One number for all layers, or one a layer.
-PerLayer: TypeAlias = Union[int, Sequence[int]]  # noqa: UP007
 _MODELS = {
     "GCNConv": "GCN",
     "SAGEConv": "GraphSAGE",
@@ -30,7 +29,6 @@ _MODELS = {
     "PNAConv": "PNA",
     "EdgeConv": "EdgeCNN",
 }
-MOE_LAYERS = ("all", "every_other", "last")
 
 
 class MoEGNN(BasicGNN):
@@ -112,23 +110,13 @@ class MoEGNN(BasicGNN):
             raise TypeError(
                 "each layer has a router of its own: expected a name or class, got a module"
             )
-        chosen = _layer_numbers(moe_layers, num_layers)
         mixture = {
             "router": router,
             "router_kwargs": router_kwargs,
             "shared_expert": shared_expert,
             "compute": compute,
         }
-        plans = [
-            mixture | {"num_experts": experts, "k": chosen_k} if layer in chosen else None
-            for layer, (experts, chosen_k) in enumerate(
-                zip(
-                    _per_layer("num_experts", num_experts, num_layers),
-                    _per_layer("k", k, num_layers),
-                    strict=True,
-                )
-            )
-        ]
+        plans = layer_plans(num_layers, num_experts, k, moe_layers, mixture)
         super().__init__(
             in_channels, hidden_channels, num_layers, out_channels, dropout, act, act_first,
             act_kwargs, norm, norm_kwargs, jk, expert=expert, expert_kwargs=expert_kwargs or {},
@@ -330,31 +318,6 @@ def _of_class(cls: type[Any], model: BasicGNN) -> Any:
     nothing = nn.ModuleList()
     made.__dict__ = copy.deepcopy(model.__dict__, {id(convs): nothing})
     return made
-
-
-def _per_layer(name: str, value: PerLayer, num_layers: int) -> list[int]:
-    values = [value] * num_layers if isinstance(value, int) else list(value)
-    if len(values) != num_layers:
-        raise ValueError(
-            f"{name} is one number or one a layer: expected {num_layers}, got {len(values)}"
-        )
-    return values
-
-
-def _layer_numbers(moe_layers: str | Sequence[int], num_layers: int) -> set[int]:
-    every = range(num_layers)
-    if isinstance(moe_layers, str):
-        named = {"all": every, "every_other": every[1::2], "last": every[-1:]}
-        if moe_layers not in named:
-            raise ValueError(
-                f"moe_layers is one of {', '.join(MOE_LAYERS)} or a list of layers, "
-                f"got {moe_layers!r}"
-            )
-        return set(named[moe_layers])
-    for layer in moe_layers:
-        if not -num_layers <= layer < num_layers:
-            raise ValueError(f"moe_layers: there are {num_layers} layers, got {layer}")
-    return {every[layer] for layer in moe_layers}
 
 
 class _Skip(nn.Module):
