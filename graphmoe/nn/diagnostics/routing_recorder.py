@@ -13,10 +13,11 @@ from typing_extensions import Self
 
 from graphmoe.nn.diagnostics.costs import LayerCosts, layer_costs
 from graphmoe.nn.diagnostics.layer_record import LayerRecord
+from graphmoe.nn.diagnostics.routing_losses import routing_losses
 from graphmoe.nn.diagnostics.routing_report import RoutingReport, report_layer
 from graphmoe.nn.diagnostics.routing_snapshot import RoutingSnapshot
 from graphmoe.nn.routers.base import Router
-from graphmoe.ops.balance import expert_load, importance_loss, load_loss, switch_loss, z_loss
+from graphmoe.ops.balance import expert_load
 from graphmoe.typing import Routing
 
 #: What ``torch.compile`` puts in front of the names of a model's modules.
@@ -150,28 +151,10 @@ class RoutingRecorder:
         """
         routings = self._last()
         self._done = True
-        calls = [(r, 1 / len(calls)) for calls in routings.values() for r in calls]
-        total = calls[0][0].probs.new_zeros(())
-        for name, weight in (("load", load), ("logits", z)):
-            if weight and all(getattr(routing, name) is None for routing, _ in calls):
-                raise ValueError(f"no recorded router gives its {name}, which this loss needs")
-        for routing, share in calls:
-            terms = []
-            if switch:
-                terms.append(switch * switch_loss(routing.probs, routing.index, routing.mask))
-            if importance:
-                num_experts = routing.probs.size(1)
-                terms.append(
-                    importance
-                    * importance_loss(routing.weight, routing.index, num_experts, routing.mask)
-                )
-            if load and routing.load is not None:
-                terms.append(load * load_loss(routing.load))
-            if z and routing.logits is not None:
-                terms.append(z * z_loss(routing.logits))
-            for term in terms:
-                total = total + share * term.to(total)
-        return total
+        given = [(r, 1 / len(calls)) for calls in routings.values() for r in calls]
+        return routing_losses(
+            [r for r, _ in given], switch, importance, load, z, [share for _, share in given]
+        )
 
     def loads(self) -> dict[str, Tensor]:
         """Slots filled by each expert in the last pass ``[E]``, by layer."""

@@ -6,6 +6,7 @@ from graphmoe.nn.models.build_model import MODELS, TaskShape, build_model
 from graphmoe.nn.models.categorical_encoder import CategoricalEncoder
 from graphmoe.nn.models.graph_infomax import GraphInfomax
 from graphmoe.nn.models.graph_predictor import GraphPredictor
+from graphmoe.nn.models.match_width import dense_twin, match_width
 from graphmoe.nn.models.mean_view_encoder import MeanViewEncoder
 from graphmoe.nn.models.moe_ffn import MoEFFN
 from graphmoe.nn.models.moe_gnn import MoEGNN
@@ -30,4 +31,6 @@ __all__ = [
     "TaskShape",
     "VirtualNode",
     "build_model",
+    "dense_twin",
+    "match_width",
 ]

@@ -27,7 +27,8 @@ MODELS = tuple(prefix + family for prefix in ("", "moe-") for family in FAMILIES
 
 #: What a mixture has unless told otherwise.
 MIXTURE = {"num_experts": 4, "k": 1}
-_OF_MIXTURES = (
+#: Settings that a dense model does not have.
+MIXTURE_SETTINGS = (
     "num_experts",
     "k",
     "router",
@@ -123,7 +124,7 @@ def arguments(name: str, shape: TaskShape, hyper: dict[str, Any]) -> dict[str, A
     for key in hyper:
         if key not in known:
             raise ConfigError(unknown_name(f"setting of model {name!r}", key, known))
-        if key in _OF_MIXTURES and family == name:
+        if key in MIXTURE_SETTINGS and family == name:
             raise ConfigError(
                 f"{key} is a setting of mixtures, and {name!r} is dense: expected the model "
                 f"'moe-{name}'"
