@@ -77,9 +77,22 @@ def space_of(name: str, own: Space | None = None) -> Space:
             f"there is no search space for {name}: write one under trials.space, such as "
             "{optim.lr: {log: [0.0001, 0.01]}}"
         )
-    for key, how in found.items():
-        _check(f"trials.space.{key}", how)
+    check_space(found)
     return found
+
+
+def check_space(space: Space, path: str = "trials.space") -> None:
+    """That every setting is drawn in one of the ways there are.
+
+    Args:
+        space: What is drawn.
+        path: Where it was written, for the error.
+
+    Raises:
+        ConfigError: One is not.
+    """
+    for key, how in space.items():
+        _check(f"{path}.{key}", how)
 
 
 def draw(space: Space, seed: int, trial: int) -> dict[str, Any]:

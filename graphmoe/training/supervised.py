@@ -136,7 +136,7 @@ class SupervisedLoop(Loop):
                 self.optimizer.zero_grad(set_to_none=True)
                 terms = {"task": steps.loss(self.objective, index), **self._balance()}
                 # At once: a router may fail on numbers that are none before the epoch is over.
-                values = {name: finite(float(term), state) for name, term in terms.items()}
+                values = {name: finite(term.item(), state) for name, term in terms.items()}
                 self.backward(torch.stack([*terms.values()]).sum())
                 norm = self._clip(state)
                 self.optimizer.step()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -57,3 +58,43 @@ class Watch(ABC):
         """Close the logs, if there are any."""
         if self.logs is not None:
             self.logs.close()
+
+
+class RecordWatch(Watch):
+    """Writes every single number of the epochs' records, and speaks of the score.
+
+    Args:
+        out: The folder of the run.
+        name: Of the training.
+        emit: See :class:`Watch`.
+        metric: What the scores of the state are.
+        higher_is_better: Whether they are as measured; else they are the negatives of it.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        name: str,
+        emit: Callable[[dict[str, Any]], None],
+        metric: str,
+        higher_is_better: bool = True,
+    ) -> None:
+        super().__init__(out, name, emit)
+        self.metric, self.sign = metric, 1 if higher_is_better else -1
+
+    def columns(self, state: TrainingState) -> Sequence[str]:
+        """Names of the single numbers of a record."""
+        record = state.records[-1]
+        return [k for k, v in record.items() if k != "epoch" and type(v) in (int, float)]
+
+    def write(self, logs: RunLogs, state: TrainingState, first: bool) -> None:
+        """The last record, the first time all of them."""
+        for record in state.records if first else state.records[-1:]:
+            # What is not finite is None in a record.
+            numbers = (record[key] for key in logs.columns)
+            logs.write(record["epoch"], *(math.nan if n is None else n for n in numbers))
+
+    def progress(self, state: TrainingState) -> dict[str, Any]:
+        """The last score and the best."""
+        score, best = self.sign * state.scores[-1], self.sign * state.best_score
+        return {"note": f"valid {self.metric} {score:.4f}, best {best:.4f}"}
