@@ -111,11 +111,11 @@ def _task(info: OgbInfo, folder: Path, parts: dict[str, Tensor]) -> TaskData:
         pointers(parts[NUM_EDGES].long()),
         x,
         edge_attr,
-        y,
+        y if info.level == "graph" else None,
     )
     graphs: PackedGraphs | Data = packed
     if info.level != "graph":
-        graphs = _single(packed, info)
+        graphs = _single(packed, y, info)
         x = graphs.get("x")
         edge_attr = graphs.get("edge_attr")
     split = read_split(folder, info, packed.num_nodes if info.level != "graph" else len(packed))
@@ -154,7 +154,7 @@ def _targets(info: OgbInfo, label: Tensor | None) -> Tensor | None:
     return classes.long()
 
 
-def _single(packed: PackedGraphs, info: OgbInfo) -> Data:
+def _single(packed: PackedGraphs, y: Tensor | None, info: OgbInfo) -> Data:
     """The one graph of a task on nodes or links, its edges both ways as OGB's examples train."""
     if len(packed) != 1:
         raise DataError(f"expected one graph, got {len(packed)}")
@@ -171,8 +171,10 @@ def _single(packed: PackedGraphs, info: OgbInfo) -> Data:
     elif data.get("edge_attr") is not None:
         # As OGB's example for proteins: a node is the mean of what its edges say.
         data.x = scatter(data.edge_attr, data.edge_index[1], 0, packed.num_nodes, "mean")
-    if packed.y is not None:
-        data.y = packed.y
+    if y is not None:
+        if y.size(0) != packed.num_nodes:
+            raise DataError(f"{y.size(0)} targets for {packed.num_nodes} nodes")
+        data.y = y
     return data
 
 

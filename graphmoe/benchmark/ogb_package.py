@@ -48,7 +48,6 @@ class OgbInfo:
         add_inverse_edge: Whether each edge is stored once and meant both ways.
         binary: Whether the raw files are NPZ, not CSV.
         hetero: Whether there are several types of nodes.
-        node_files: Further values of nodes, each in a file.
         molecules: Whether features are OGB's columns for atoms and bonds.
         official: Whether the row is OGB's own.
     """
@@ -66,7 +65,6 @@ class OgbInfo:
     add_inverse_edge: bool
     binary: bool
     hetero: bool
-    node_files: tuple[str, ...] = ()
     molecules: bool = False
     official: bool = True
 
@@ -93,7 +91,6 @@ class OgbInfo:
         def yes(key: str) -> bool:
             return str(row.get(key, "False")) == "True"
 
-        extra = str(row.get("additional node files", "None"))
         return cls(
             name=name,
             level=level,
@@ -108,7 +105,6 @@ class OgbInfo:
             add_inverse_edge=yes("add_inverse_edge"),
             binary=yes("binary"),
             hetero=yes("is hetero"),
-            node_files=() if extra == "None" else tuple(extra.split(",")),
             molecules=row.get("data type") == "mol",
             official=official,
         )
