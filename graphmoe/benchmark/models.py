@@ -14,6 +14,9 @@ from graphmoe.benchmark.task_data import TaskData
 from graphmoe.config import BenchmarkConfig
 from graphmoe.errors import ConfigError
 
+#: Test graphs whose work is counted; more change the mean little.
+MOST_GRAPHS = 512
+
 
 @dataclass(frozen=True)
 class Costs:
@@ -64,14 +67,52 @@ def resolve_row(config: BenchmarkConfig, row: str, task: TaskData) -> dict[str, 
     """
     wanted = config.models[row]
     try:
-        make_model(wanted.model, wanted.hyper, task)
+        hyper = dict(wanted.hyper) if wanted.match is None else _matched(config, row, task)
+        make_model(wanted.model, hyper, task)
     except ConfigError as error:
         raise ConfigError(f"models.{row}: {error}") from None
-    found: dict[str, Any] = json.loads(json.dumps(wanted.hyper))
+    found: dict[str, Any] = json.loads(json.dumps(hyper))
     return found
 
 
-def cost_of(name: str, hyper: Mapping[str, Any], task: TaskData) -> Costs:
-    """What a row's model is made of and computes."""
-    total = sum(p.numel() for p in make_model(name, hyper, task).parameters())
-    return Costs(total, total)
+def _matched(config: BenchmarkConfig, row: str, task: TaskData) -> dict[str, Any]:
+    """Hyper-parameters of a row that is as large as another."""
+    from graphmoe.nn.models.build_model import MIXTURE_SETTINGS
+    from graphmoe.nn.models.match_width import match_width
+
+    wanted = config.models[row]
+    assert wanted.match is not None
+    other = config.models[wanted.match.row]
+    size = cost_of(other.model, other.hyper, task)
+    target = size.active if wanted.match.parameters == "active" else size.total
+    hyper = dict(wanted.hyper)
+    if other.model.removeprefix("moe-") == wanted.model.removeprefix("moe-"):
+        dense = not wanted.model.startswith("moe-")
+        of_mixtures = MIXTURE_SETTINGS if dense else ()
+        hyper = {k: v for k, v in other.hyper.items() if k not in of_mixtures} | hyper
+    hyper["hidden_channels"] = match_width(wanted.model, task, target, hyper)
+    return hyper
+
+
+def cost_of(name: str, hyper: Mapping[str, Any], task: TaskData, flops: bool = False) -> Costs:
+    """What a row's model is made of, and what it computes.
+
+    Args:
+        name: Of the model.
+        hyper: Its hyper-parameters.
+        task: What it is for.
+        flops: Whether the work of a forward pass is counted as well, by making one.
+    """
+    from graphmoe.nn.diagnostics import forward_flops, parameters_active, parameters_total
+
+    model = make_model(name, hyper, task)
+    found = Costs(parameters_total(model), parameters_active(model))
+    if not flops:
+        return found
+    if task.level == "graph":
+        index = task.split["test"][:MOST_GRAPHS]
+        count, of, batch = len(index), "graph", task.graphs.batch(index)  # type: ignore[union-attr]
+    else:
+        batch = task.graphs
+        count, of = int(batch.num_nodes), "node"  # type: ignore[arg-type]
+    return Costs(found.total, found.active, forward_flops(model, batch) / count, of)

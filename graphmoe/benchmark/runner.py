@@ -23,7 +23,7 @@ from graphmoe.benchmark.task_data import TaskData
 from graphmoe.checkpoint.files import TEMPORARY, discard, make_folder
 from graphmoe.checkpoint.store import training_lock
 from graphmoe.config import BenchmarkConfig, check_rows, load_config
-from graphmoe.training.device import resolve_device
+from graphmoe.training.device import limited_threads, resolve_device
 from graphmoe.training.interrupts import TrainingInterruptedError
 from graphmoe.training.jobs import Outcome
 from graphmoe.training.run import RunError, judge, run_tasks
@@ -105,7 +105,10 @@ def run_benchmark(
         ]
         outcomes = run_tasks(seed_task, tasks, jobs, progress)
         _judge(tasks, outcomes, root)
-        costs = {row: cost_of(chosen.models[row].model, hyper[row], data) for row in hyper}
+        with limited_threads(chosen.run.threads):
+            costs = {
+                row: cost_of(chosen.models[row].model, hyper[row], data, True) for row in hyper
+            }
         result = _result(chosen, hyper, costs, data, root, tasks, outcomes)
         result.save(root)
     return result

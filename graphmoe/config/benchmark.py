@@ -65,7 +65,8 @@ class BenchmarkModelSection(Section):
     Attributes:
         model: ``gcn``, ``gin``, ``gine``, ``sage``, ``gat``, each also as ``moe-…``.
         hyper: Its hyper-parameters; those not named keep its defaults.
-        match: Choose the width after another row; ``hyper`` names everything else.
+        match: Choose the width after another row. What ``hyper`` does not name is as in that row
+            where both are of one family.
         optim: What of ``optim`` is different for this row.
         balance: What of ``balance`` is different for this row.
         space: What a search draws from for this row; ``None``: that of ``trials``.
@@ -89,7 +90,7 @@ class SupervisedOptimSection(Section):
         weight_decay: L2 penalty inside Adam.
         schedule: ``"constant"``, or ``"cosine"`` down to 0 at ``max_epochs``.
         warmup: Epochs over which the learning rate rises to ``lr``.
-        batch_size: Graphs a step; a node task has one step an epoch.
+        batch_size: Graphs or links a step; a node task has one step an epoch.
         clip: Largest norm of the gradient; 0: any.
         max_epochs: Most epochs.
         patience: Epochs without a better validation score before stopping.

@@ -97,6 +97,9 @@ class SupervisedLoop(Loop):
         except ValueError:  # there is no router in it
             self.recorder = None
         self.weights = {n: getattr(self.plan, n) for n in BALANCE if getattr(self.plan, n)}
+        self.biased = any(
+            getattr(module, "expert_bias", None) is not None for module in self.objective.modules()
+        )
 
     def _epoch(self, steps: Steps, state: TrainingState) -> None:
         began = time.perf_counter()
@@ -140,7 +143,7 @@ class SupervisedLoop(Loop):
                 self.backward(torch.stack([*terms.values()]).sum())
                 norm = self._clip(state)
                 self.optimizer.step()
-                if self.recorder is not None:
+                if self.recorder is not None and self.biased:
                     self.recorder.update_biases()
                 for name, value in values.items():
                     sums[name] = sums.get(name, 0.0) + value * len(index)

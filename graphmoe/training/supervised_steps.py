@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -147,9 +147,6 @@ class NodeSteps(Steps):
         return found
 
 
-LEVELS: dict[str, Callable[..., Steps]] = {"graph": GraphSteps, "node": NodeSteps}
-
-
 def steps_of(task: SupervisedTask, batch_size: int, device: torch.device) -> Steps:
     """The steps of a task of that level.
 
@@ -157,11 +154,12 @@ def steps_of(task: SupervisedTask, batch_size: int, device: torch.device) -> Ste
         ConfigError: Nothing is learned at that level.
         DataError: There is nothing to train on.
     """
-    if task.level not in LEVELS:
-        raise ConfigError(
-            f"got a task on {task.level}s, expected one on {' or '.join(f'{k}s' for k in LEVELS)}"
-        )
-    return LEVELS[task.level](task, batch_size, device)
+    from graphmoe.training.supervised_links import LinkSteps
+
+    levels: dict[str, type[Steps]] = {"graph": GraphSteps, "node": NodeSteps, "link": LinkSteps}
+    if task.level not in levels:
+        raise ConfigError(f"got a task on {task.level}s, expected one on graphs, nodes or links")
+    return levels[task.level](task, batch_size, device)
 
 
 def supervised_loss(kind: str, metric: str, pred: Tensor, y: Tensor) -> Tensor:
