@@ -11,51 +11,65 @@ from graphmoe.benchmark.results import Comparison, Result, Row
 Cells = tuple[list[str], list[list[str]]]
 
 _TESTS = {
-    "paired-t": "paired t, {} seeds",
-    "welch-t": "Welch's t, {} seeds",
-    "bootstrap-items": "bootstrap, {} test items",
-    "bootstrap-users": "bootstrap, {} users",
+    "paired-t": "paired t over {} seeds",
+    "welch-t": "Welch's t over {} seeds each",
+    "bootstrap-items": "paired bootstrap over {} test items",
+    "bootstrap-users": "paired bootstrap over {} users",
 }
 
 
 def score_cells(result: Result) -> Cells:
-    """One line a row of the result: scores, size, time and memory; empty columns are left out."""
-    unit = next((row.flops_of for row in result.rows if row.flops_of), None)
-    columns: dict[str, list[str]] = {
-        "model": [row.name for row in result.rows],
-        f"test {result.metric}": [_spread(row.mean, row.std) for row in result.rows],
-        "validation": [_spread(row.valid_mean, row.valid_std) for row in result.rows],
-        "seeds": [_seeds(row) for row in result.rows],
-        "parameters": [_whole(row.parameters_total) for row in result.rows],
-        "active": [_whole(row.parameters_active) for row in result.rows],
-        f"FLOPs a {unit or 'pass'}": [_short(row.flops) for row in result.rows],
-        "s an epoch": [_digits(row.seconds_per_epoch) for row in result.rows],
-        "peak MB": [_whole(row.peak_mb) for row in result.rows],
-    }
-    kept = {head: cells for head, cells in columns.items() if any(cells)}
-    return [*kept], [list(line) for line in zip(*kept.values(), strict=True)]
+    """One line a row of the result: what it scores; empty columns are left out."""
+    return _kept(
+        {
+            "model": [row.name for row in result.rows],
+            f"test {result.metric}": [_spread(row.mean, row.std) for row in result.rows],
+            "validation": [_spread(row.valid_mean, row.valid_std) for row in result.rows],
+            "seeds": [_seeds(row) for row in result.rows],
+        }
+    )
 
 
-def comparison_cells(comparisons: Iterable[Comparison]) -> Cells:
-    """One line a comparison: difference, interval, p, and what that shows."""
-    head = ["compared", "difference", "interval", "p", "by", "shown"]
-    return head, [[f"{c.a} − {c.b}", *_told(c)] for c in comparisons]
+def cost_cells(result: Result) -> Cells:
+    """One line a row of the result: size, time and memory; empty columns are left out."""
+    unit = next((row.flops_of for row in result.rows if row.flops_of), "pass")
+    return _kept(
+        {
+            "model": [row.name for row in result.rows],
+            "parameters": [_whole(row.parameters_total) for row in result.rows],
+            "active": [_whole(row.parameters_active) for row in result.rows],
+            f"FLOPs a {unit}": [_short(row.flops) for row in result.rows],
+            "s an epoch": [_digits(row.seconds_per_epoch) for row in result.rows],
+            "peak MB": [_whole(row.peak_mb) for row in result.rows],
+        }
+    )
+
+
+def comparison_cells(comparisons: Iterable[Comparison]) -> dict[str, Cells]:
+    """A table for each kind of test, by its name; a line a comparison."""
+    tables: dict[str, Cells] = {}
+    for found in comparisons:
+        test = _TESTS[found.test].format(f"{found.n:,}")
+        head = ["compared", "difference", f"{100 * found.level:g} % interval", "p", "shown"]
+        lines = tables.setdefault(test, (head, []))[1]
+        name = found.a if found.a == found.b else f"{found.a} − {found.b}"
+        lines.append([name, *_told(found)])
+    return tables
 
 
 def side_by_side_cells(compared: Compared) -> Cells:
-    """One line a row that both results have: before, now, and what the difference shows."""
+    """One line a row that both results have: scores and times, before and now."""
+    pairs = [(compared.before.row(name), compared.after.row(name)) for name in compared.rows]
     metric = compared.after.metric
-    head = ["model", f"{metric} before", f"{metric} now", "now − before", "interval", "p", "by",
-            "shown", "s an epoch before", "now"]  # fmt: skip
-    lines = []
-    for name, found in compared.rows.items():
-        old, new = compared.before.row(name), compared.after.row(name)
-        told = ["", "", "", "", "no score"] if found is None else _told(found)
-        lines.append(
-            [name, _spread(old.mean, old.std), _spread(new.mean, new.std), *told,
-             _digits(old.seconds_per_epoch), _digits(new.seconds_per_epoch)]
-        )  # fmt: skip
-    return head, lines
+    return _kept(
+        {
+            "model": list(compared.rows),
+            f"{metric} before": [_spread(old.mean, old.std) for old, _ in pairs],
+            "now": [_spread(new.mean, new.std) for _, new in pairs],
+            "s an epoch before": [_digits(old.seconds_per_epoch) for old, _ in pairs],
+            "now ": [_digits(new.seconds_per_epoch) for _, new in pairs],
+        }
+    )
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -65,10 +79,12 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def markdown(result: Result) -> str:
-    """The whole result as a page: scores, comparisons, failures, notes."""
+    """The whole result as a page: scores, costs, comparisons, failures, notes."""
     parts = [f"# {result.dataset}: {result.metric}", markdown_table(*score_cells(result))]
-    if result.comparisons:
-        parts.append(markdown_table(*comparison_cells(result.comparisons)))
+    if len((costs := cost_cells(result))[0]) > 1:
+        parts.append(markdown_table(*costs))
+    for test, cells in comparison_cells(result.comparisons).items():
+        parts += [f"By {test}:", markdown_table(*cells)]
     said = [*_failures(result), *result.notes]
     if said:
         parts.append("\n".join(f"- {line}" for line in said))
@@ -76,21 +92,32 @@ def markdown(result: Result) -> str:
 
 
 def print_result(result: Result) -> None:
-    """Scores, comparisons, failures and notes, on the terminal."""
-    arrow = "higher" if result.higher_is_better else "lower"
-    _print(f"{result.dataset}: {result.metric} ({arrow} is better)", score_cells(result))
-    if result.comparisons:
-        _print("", comparison_cells(result.comparisons))
+    """Scores, costs, comparisons, failures and notes, on the terminal."""
+    _print(_title(result), score_cells(result))
+    if len((costs := cost_cells(result))[0]) > 1:
+        _print("", costs)
+    for test, cells in comparison_cells(result.comparisons).items():
+        _print(f"by {test}", cells)
     _say((*_failures(result), *result.notes))
 
 
 def print_compared(compared: Compared) -> None:
     """Two results side by side, and what else is different."""
-    after = compared.after
-    arrow = "higher" if after.higher_is_better else "lower"
-    title = f"{after.dataset}: {after.metric} ({arrow} is better)"
-    _print(title, side_by_side_cells(compared))
+    _print(_title(compared.after), side_by_side_cells(compared))
+    found = [comparison for comparison in compared.rows.values() if comparison is not None]
+    for test, cells in comparison_cells(found).items():
+        _print(f"now − before, by {test}", cells)
     _say(compared.notes)
+
+
+def _title(result: Result) -> str:
+    arrow = "higher" if result.higher_is_better else "lower"
+    return f"{result.dataset}: {result.metric} ({arrow} is better)"
+
+
+def _kept(columns: dict[str, list[str]]) -> Cells:
+    kept = {head: cells for head, cells in columns.items() if any(cells)}
+    return [*kept], [list(line) for line in zip(*kept.values(), strict=True)]
 
 
 def _print(title: str, cells: Cells) -> None:
@@ -100,7 +127,9 @@ def _print(title: str, cells: Cells) -> None:
     from rich.text import Text
 
     console = Console()
-    table = Table(box=box.SIMPLE, title=Text(title) if title else None, pad_edge=False)
+    table = Table(
+        box=box.SIMPLE, title=Text(title) if title else None, title_justify="left", pad_edge=False
+    )
     for i, head in enumerate(cells[0]):
         table.add_column(Text(head), justify="right" if i else "left", overflow="fold")
     for line in cells[1]:
@@ -120,10 +149,10 @@ def _say(lines: Iterable[str]) -> None:
 def _told(found: Comparison) -> list[str]:
     difference = f"{found.difference:+.4f}"
     if found.low is None or found.high is None:
-        return [difference, "", "", "one seed", found.verdict]
+        return [difference, "", "", "one seed"]
     interval = f"{found.low:+.4f} to {found.high:+.4f}"
     p = "" if found.p is None else "< 0.0001" if found.p < 1e-4 else f"{found.p:.4f}"
-    return [difference, interval, p, _TESTS[found.test].format(found.n), found.verdict]
+    return [difference, interval, p, found.verdict]
 
 
 def _failures(result: Result) -> list[str]:

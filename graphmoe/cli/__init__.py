@@ -9,8 +9,9 @@ import os
 import shlex
 import sys
 
-from graphmoe.cli.arguments import build_parser, chosen
+from graphmoe.cli.arguments import build_parser
 from graphmoe.cli.commands import COMMANDS
+from graphmoe.cli.parser import chosen
 from graphmoe.errors import GraphMoEError
 
 __all__ = ["main"]
@@ -19,7 +20,13 @@ __all__ = ["main"]
 INTERRUPTED = 130
 
 #: Commands that go on where they stopped when asked to (``--resume``).
-RESUMABLE = ("pretrain", "recommend train")
+RESUMABLE = (
+    "pretrain",
+    "recommend train",
+    "benchmark ogb",
+    "benchmark fewshot",
+    "benchmark rec",
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -30,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
 
     Returns:
         0, or what kind of fault it was: 1 anything else, 2 bad input, 3 something missing,
-        4 verification failed, 130 interrupted.
+        4 verification failed, 5 a score worse than before, 130 interrupted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments  # accepted anywhere, so that it can be appended to a line

@@ -2,43 +2,26 @@
 
 from __future__ import annotations
 
-import argparse
-import re
-import sys
-from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
-import yaml
-from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from graphmoe import __version__
-from graphmoe.config import FuseConfig, PretrainConfig, RecommendConfig, load_config
-from graphmoe.config.base import RunConfig, Section
-from graphmoe.errors import nearest
-
-
-class Parser(ArgumentParser):
-    """A parser that reports a fault as every other fault: one line, exit code 2."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, formatter_class=argparse.HelpFormatter, **kwargs)
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Say what is wrong with the command line, and leave."""
-        line = re.sub(r'^Parser key "([^"]*)": ', r"--\1: ", " ".join(message.split()))
-        line = line.replace('.subcommand" to be', '" to be followed by')
-        found = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", line)
-        if found:
-            near = nearest(found[1], re.findall(r"[\w-]+", found[2]))
-            line += f"; did you mean {' or '.join(near)}?" if near else ""
-        print(
-            f"graphmoe: {line} (see: {self.prog.replace(' [options]', '')} --help)", file=sys.stderr
-        )
-        sys.exit(2)
-
-
-Add = Callable[[Parser], None]
+from graphmoe.cli.benchmark_arguments import add_benchmark
+from graphmoe.cli.parser import (
+    Parser,
+    branch,
+    config_file,
+    counts,
+    data_root,
+    device,
+    download,
+    leaf,
+    quiet,
+    settings,
+    words,
+)
+from graphmoe.config import FuseConfig, PretrainConfig, RecommendConfig
 
 
 def build_parser() -> Parser:
@@ -50,37 +33,35 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     top = parser.add_subcommands(metavar="COMMAND")
-    _leaf(top, "pretrain", "pre-train one expert a graph", _pretrain)
-    _leaf(top, "fuse", "fuse experts on a new graph from a few labels", _fuse)
-    _leaf(top, "embed", "write embeddings of a graph as NPY or Parquet", _embed)
-    _leaf(top, "predict", "apply a saved fusion to a graph", _predict)
+    leaf(top, "pretrain", "pre-train one expert a graph", _pretrain)
+    leaf(top, "fuse", "fuse experts on a new graph from a few labels", _fuse)
+    leaf(top, "embed", "write embeddings of a graph as NPY or Parquet", _embed)
+    leaf(top, "predict", "apply a saved fusion to a graph", _predict)
 
-    experts = _branch(top, "experts", "look into a bank, and change it")
-    _leaf(experts, "ls", "list the experts of a bank", _bank)
-    _leaf(experts, "inspect", "print all that is known about an expert", _bank, _name)
-    _leaf(experts, "verify", "read every file and compare it with its hash", _bank)
-    _leaf(experts, "add", "add an expert of another bank, or all", _bank, _source)
-    _leaf(experts, "rm", "remove experts", _bank, _names)
-    _leaf(experts, "import", "add weights published by the method's authors", _bank, _file)
+    experts = branch(top, "experts", "look into a bank, and change it")
+    leaf(experts, "ls", "list the experts of a bank", _bank)
+    leaf(experts, "inspect", "print all that is known about an expert", _bank, _name)
+    leaf(experts, "verify", "read every file and compare it with its hash", _bank)
+    leaf(experts, "add", "add an expert of another bank, or all", _bank, _source)
+    leaf(experts, "rm", "remove experts", _bank, _names)
+    leaf(experts, "import", "add weights published by the method's authors", _bank, _file)
 
-    recommend = _branch(
-        top, "recommend", "recommend items to users, from interactions and features"
-    )
-    _leaf(
+    recommend = branch(top, "recommend", "recommend items to users, from interactions and features")
+    leaf(
         recommend,
         "train",
         "train a recommender for each seed, and evaluate it",
         _recommend_train,
         example="graphmoe recommend train tiktok --model.name LightGCN --seeds 0,1,2 --out run",
     )
-    _leaf(
+    leaf(
         recommend,
         "evaluate",
         "rank all items for all users of a run, and compare runs",
         _recommend_evaluate,
         example="graphmoe recommend evaluate run --against other",
     )
-    _leaf(
+    leaf(
         recommend,
         "predict",
         "write the best items of each user, and what each part of the model gave",
@@ -88,48 +69,13 @@ def build_parser() -> Parser:
         example="graphmoe recommend predict run --users u7,u9 --top 5 --out best.csv",
     )
 
-    data = _branch(top, "data", "which graphs there are, and what is in them")
-    _leaf(data, "ls", "list the graphs and interactions that have a name", _data_root)
-    _leaf(data, "stats", "print what was understood of a graph", _named, _data_root)
-    _leaf(data, "validate", "list every fault of a graph at once", _named, _data_root)
+    add_benchmark(top)
+
+    data = branch(top, "data", "which graphs there are, and what is in them")
+    leaf(data, "ls", "list the graphs and interactions that have a name", data_root)
+    leaf(data, "stats", "print what was understood of a graph", _named, data_root)
+    leaf(data, "validate", "list every fault of a graph at once", _named, data_root)
     return parser
-
-
-def chosen(parsed: Namespace) -> tuple[str, Namespace]:
-    """The command that was asked for (``"experts ls"``) and its options."""
-    words, options = [], parsed
-    while "subcommand" in options:
-        words.append(options["subcommand"])
-        options = options[words[-1]]
-    return " ".join(words), options
-
-
-def config_of(options: Namespace, model: type[RunConfig]) -> Any:
-    """The checked configuration: defaults, then ``--config``, then ``--section.key``."""
-    given = {}
-    for name in model.model_fields:
-        part = options.get(name)
-        if isinstance(part, Namespace):
-            given.update({f"{name}.{key}": value for key, value in part.as_dict().items()})
-        else:
-            given[name] = part
-    # Values are read as in a file; the model checks them.
-    overrides = {key: yaml.safe_load(value) for key, value in given.items() if value is not None}
-    return load_config(model, options.config, overrides)
-
-
-def _leaf(group: Any, name: str, about: str, *adders: Add, example: str | None = None) -> None:
-    epilog = None if example is None else f"example: {example}"
-    command = Parser(description=about[0].upper() + about[1:] + ".", epilog=epilog)
-    for add in adders:
-        add(command)
-    group.add_subcommand(name, command, help=about)
-
-
-def _branch(group: Any, name: str, about: str) -> Any:
-    command = Parser(description=about[0].upper() + about[1:] + ".")
-    group.add_subcommand(name, command, help=about)
-    return command.add_subcommands(metavar="COMMAND")
 
 
 def _pretrain(command: Parser) -> None:
@@ -141,7 +87,7 @@ def _pretrain(command: Parser) -> None:
     command.add_argument("--resume", action="store_true", help="go on with what is in the bank")
     command.add_argument("--overwrite", action="store_true", help="train again what is there")
     _run(command)
-    _settings(command, PretrainConfig)
+    settings(command, PretrainConfig)
 
 
 def _fuse(command: Parser) -> None:
@@ -156,7 +102,7 @@ def _fuse(command: Parser) -> None:
         "--tasks", type=PositiveInt, default=10, help="draws of labelled nodes (default: 10)"
     )
     command.add_argument("--splits", type=str, help="NPZ file of published splits")
-    command.add_argument("--hold-out", type=_words, default=(), help="experts left out: cora,acm")
+    command.add_argument("--hold-out", type=words, default=(), help="experts left out: cora,acm")
     command.add_argument(
         "--protocol",
         choices=("strict", "legacy"),
@@ -165,7 +111,7 @@ def _fuse(command: Parser) -> None:
     )
     command.add_argument("--out", type=str, help="folder of the run")
     _run(command)
-    _settings(command, FuseConfig)
+    settings(command, FuseConfig)
 
 
 def _embed(command: Parser) -> None:
@@ -197,11 +143,11 @@ def _recommend_train(command: Parser) -> None:
     )
     command.add_argument("--resume", action="store_true", help="go on with what is in the folder")
     command.add_argument("--overwrite", action="store_true", help="train again what is there")
-    _device(command)
-    _data_root(command)
-    _quiet(command)
-    _config_file(command)
-    _settings(command, RecommendConfig)
+    device(command)
+    data_root(command)
+    quiet(command)
+    config_file(command)
+    settings(command, RecommendConfig)
 
 
 def _recommend_evaluate(command: Parser) -> None:
@@ -209,7 +155,7 @@ def _recommend_evaluate(command: Parser) -> None:
     command.add_argument(
         "--part", choices=("valid", "test"), default="test", help="what of the data (default: test)"
     )
-    command.add_argument("--ks", type=_counts, help="cut-offs: 10,20 (default: those of the run)")
+    command.add_argument("--ks", type=counts, help="cut-offs: 10,20 (default: those of the run)")
     _against(command)
     command.add_argument("--out", type=str, help="JSON file of the figures")
 
@@ -217,7 +163,7 @@ def _recommend_evaluate(command: Parser) -> None:
 def _recommend_predict(command: Parser) -> None:
     _recommend_run(command)
     command.add_argument("--seed", type=NonNegativeInt, help="which training (default: the first)")
-    command.add_argument("--users", type=_words, help="ids of users: u7,u9 (default: all)")
+    command.add_argument("--users", type=words, help="ids of users: u7,u9 (default: all)")
     command.add_argument("--top", type=PositiveInt, default=20, help="items a user (default: 20)")
     command.add_argument(
         "--exclude",
@@ -235,8 +181,8 @@ def _recommend_predict(command: Parser) -> None:
 def _recommend_run(command: Parser) -> None:
     command.add_argument("run", type=str, help="folder of the run")
     command.add_argument("--source", type=str, help="where the interactions are now")
-    _device(command)
-    _data_root(command)
+    device(command)
+    data_root(command)
 
 
 def _against(command: Parser) -> None:
@@ -285,11 +231,7 @@ def _named(command: Parser) -> None:
         default="given",
         help="of interactions: given (default), leave-last-out, random or time",
     )
-    _download(command)
-
-
-def _download(command: Parser) -> None:
-    command.add_argument("--download", action="store_true", help="fetch graphs that are missing")
+    download(command)
 
 
 def _run(command: Parser) -> None:
@@ -297,70 +239,24 @@ def _run(command: Parser) -> None:
     command.add_argument(
         "--seed", type=NonNegativeInt, default=0, help="same seed, same numbers (default: 0)"
     )
-    _quiet(command)
-    _config_file(command)
-
-
-def _quiet(command: Parser) -> None:
-    command.add_argument("--quiet", action="store_true", help="no progress bar, no table")
-
-
-def _config_file(command: Parser) -> None:
-    command.add_argument("--config", type=str, help="YAML file; the options below win over it")
+    quiet(command)
+    config_file(command)
 
 
 def _place(command: Parser) -> None:
-    _device(command)
-    _data_root(command)
-    _download(command)
-
-
-def _device(command: Parser) -> None:
-    command.add_argument(
-        "--device", type=str, default="cpu", help="cpu, cuda, cuda:1 (default: cpu)"
-    )
-
-
-def _data_root(command: Parser) -> None:
-    command.add_argument("--data-root", type=str, help="folder of data sets")
-
-
-def _settings(command: Parser, model: type[RunConfig]) -> None:
-    """Every setting of ``model`` as ``--section.key``."""
-    settings = command.add_argument_group("settings")
-    for section, part in model.model_fields.items():
-        if section == "reference":
-            continue
-        fields = {section: part}
-        if isinstance(part.annotation, type) and issubclass(part.annotation, Section):
-            inner = part.annotation.model_fields
-            fields = {f"{section}.{key}": field for key, field in inner.items()}
-        for name, field in fields.items():
-            about = f"{field.description} (default: {field.default})"
-            settings.add_argument(f"--{name}", type=str, metavar="VALUE", help=about)
+    device(command)
+    data_root(command)
+    download(command)
 
 
 def _shots(text: Any) -> tuple[int, ...] | str:
-    return "all" if text == "all" else tuple(int(part) for part in _words(text))
-
-
-def _counts(text: Any) -> tuple[int, ...]:
-    found = tuple(int(part) for part in _words(text))
-    if not found or min(found) < 1:
-        raise ValueError(f"expected whole numbers of at least 1, got {text!r}")
-    return found
+    return "all" if text == "all" else tuple(int(part) for part in words(text))
 
 
 def _pairs(text: Any) -> dict[str, str]:
     if isinstance(text, dict):  # the parser checks what it has parsed once more
         return text
-    pairs = [part.split("=", 1) for part in _words(text)]
+    pairs = [part.split("=", 1) for part in words(text)]
     if not pairs or any(len(pair) < 2 or not all(pair) for pair in pairs):
         raise ValueError(f"expected name=file pairs such as image=a.csv,text=b.csv, got {text!r}")
     return dict(pairs)
-
-
-def _words(text: Any) -> tuple[str, ...]:
-    if isinstance(text, str):
-        return tuple(part.strip() for part in text.split(",") if part.strip())
-    return tuple(text)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from graphmoe.cli.arguments import config_of
+from graphmoe.cli import benchmark_commands
+from graphmoe.cli.parser import config_of
 from graphmoe.config import FuseConfig, PretrainConfig, RecommendConfig
 from graphmoe.errors import DataError
 
@@ -273,6 +274,7 @@ COMMANDS: dict[str, Callable[[Any], None]] = {
     "data ls": data_ls,
     "data stats": data_stats,
     "data validate": data_validate,
+    **benchmark_commands.COMMANDS,
 }
 
 
