@@ -35,13 +35,24 @@ def resolve_data_root(data_root: PathLike | None = None) -> Path:
     return Path(named).expanduser() if named else user_cache() / "data"
 
 
-def missing_data(name: str, looked: Iterable[PathLike], hint: str = "") -> MissingDataError:
-    """The error for a dataset that is not there, with what the user can do about it."""
+def missing_data(
+    name: str,
+    looked: Iterable[PathLike],
+    hint: str = "",
+    ask: str = "download=True (--download)",
+) -> MissingDataError:
+    """The error for a dataset that is not there, with what the user can do about it.
+
+    Args:
+        name: Of the dataset.
+        looked: Where its files might have been.
+        hint: What else is known, appended.
+        ask: How a download is asked for.
+    """
     places = ", ".join(str(place) for place in looked)
     return MissingDataError(
         f"the files of {name!r} are not there (looked in {places}); name their folder with "
-        f"data_root (--data-root) or {DATA_VARIABLE}, or ask for a download with download=True "
-        f"(--download){hint}"
+        f"data_root (--data-root) or {DATA_VARIABLE}, or ask for a download with {ask}{hint}"
     )
 
 

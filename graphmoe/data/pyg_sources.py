@@ -98,7 +98,7 @@ def load_pyg_graph(source: PyGSource, name: str, root: Path, download: bool = Fa
             raise missing_data(name, [root / source.folder / source.raw, root / source.raw])
         raw = _download(source, name, root)
     if source.dataset == "Planetoid":
-        _refuse_foreign_pickles(raw)
+        refuse_foreign_pickles(raw)
     with tempfile.TemporaryDirectory(prefix="graphmoe-") as scratch:
         link = Path(scratch, source.raw)
         link.parent.mkdir(parents=True, exist_ok=True)
@@ -158,7 +158,7 @@ def _download(source: PyGSource, name: str, root: Path) -> Path:
     return destination
 
 
-def _refuse_foreign_pickles(raw: Path) -> None:
+def refuse_foreign_pickles(raw: Path) -> None:
     """Planetoid's published files are pickles: let through only those that build plain arrays."""
     for path in sorted(raw.glob("ind.*")):
         if path.name.endswith("test.index"):
