@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -121,8 +121,12 @@ def _fault(model: type[BaseModel], detail: Any) -> str:
 
 
 def _section(model: type[BaseModel], location: list[str]) -> type[BaseModel]:
-    for part in location:
+    parts = iter(location)
+    for part in parts:
         annotation = model.model_fields[part].annotation
+        if get_origin(annotation) is dict and isinstance(inner := get_args(annotation)[1], type):
+            annotation = inner  # sections by name, which is the next part
+            next(parts, None)
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
             return model
         model = annotation

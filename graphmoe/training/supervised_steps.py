@@ -115,11 +115,9 @@ class GraphSteps(Steps):
         found = {}
         for part in parts:
             index = self.task.split[part].to(self.device)
-            batches = [self.graphs.batch(piece) for piece in index.split(EVALUATED_AT_ONCE)]
-            found[part] = (
-                torch.cat([batch.y for batch in batches]).cpu(),
-                torch.cat([model(batch) for batch in batches]).cpu(),
-            )
+            pieces = index.split(EVALUATED_AT_ONCE)
+            pred = torch.cat([model(self.graphs.batch(piece)).cpu() for piece in pieces])
+            found[part] = self.graphs.y[index].cpu(), pred
         return found
 
 
