@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from graphmoe.benchmark.environment import environment
+from graphmoe.benchmark.item_tests import item_comparisons
 from graphmoe.benchmark.models import Costs, cost_of, resolve_hyper
 from graphmoe.benchmark.results import Curve, Result, Row, SeedResult
 from graphmoe.benchmark.run_folder import (
@@ -107,7 +110,8 @@ def run_benchmark(
         _judge(tasks, outcomes, root)
         with limited_threads(chosen.run.threads):
             costs = {
-                row: cost_of(chosen.models[row].model, hyper[row], data, True) for row in hyper
+                row: cost_of(chosen.models[row].model, own, data, flops=True)
+                for row, own in hyper.items()
             }
         result = _result(chosen, hyper, costs, data, root, tasks, outcomes)
         result.save(root)
@@ -207,7 +211,9 @@ def _result(
     outcomes: Sequence[Outcome],
 ) -> Result:
     errors = {t.name: o.error for t, o in zip(tasks, outcomes, strict=True) if o.error is not None}
+    higher = data.higher_is_better
     rows, notes = [], []
+    kept: dict[str, dict[int, dict[str, Tensor]]] = {row: {} for row in config.models}
     for row in config.models:
         seeds = []
         for seed in config.seeds:
@@ -218,7 +224,9 @@ def _result(
                 seeds.append(SeedResult(seed=seed, failure=said))
                 notes.append(f"{name} has no score: {said}")
             else:
-                seeds.append(seed_result(seed, read_seed(root / name), data.metric))
+                found = read_seed(root / name)
+                kept[row][seed] = found.predictions
+                seeds.append(seed_result(seed, found, data.metric))
         rows.append(
             Row.of(
                 row,
@@ -230,16 +238,19 @@ def _result(
                 flops_of=costs[row].flops_of,
             )
         )
+    over_seeds = compare_pairs(config.compared, rows, higher)
+    over_items, left_out = item_comparisons(config.compared, kept, data.evaluate, higher)
+    notes += left_out
     notes += [f"published: {name}: {figure}" for name, figure in config.reference.items()]
     return Result(
         suite="ogb",
         dataset=data.name,
         metric=data.metric,
-        higher_is_better=data.higher_is_better,
+        higher_is_better=higher,
         split=data.split_fingerprint(),
         baselines=tuple(dict.fromkeys(b for _, b in config.compared)),
         rows=tuple(rows),
-        comparisons=compare_pairs(config.compared, rows, data.higher_is_better),
+        comparisons=(*over_seeds, *over_items),
         environment=environment(config.run.threads),
         notes=tuple(notes),
     )
