@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from graphmoe.api.recommend import recommend
+from graphmoe.api.recommend import loading, recommend
 from graphmoe.api.recommend_run import compare_runs, folder_of, load_recommender
 from graphmoe.benchmark.environment import environment
 from graphmoe.benchmark.report import earlier_result
@@ -14,6 +14,7 @@ from graphmoe.benchmark.results import Comparison, Curve, Result, Row, SeedResul
 from graphmoe.benchmark.significance import LEVEL, compare_pairs, verdict_of
 from graphmoe.checkpoint.files import make_folder
 from graphmoe.config import RecommendConfig, check_recommender, load_config
+from graphmoe.data.interactions import load_interactions
 from graphmoe.errors import ConfigError
 from graphmoe.training.recommend_log import read_log
 from graphmoe.training.recommend_task import EPOCHS
@@ -68,8 +69,9 @@ def run_rec(
         )
     root = Path(out)
     earlier_result(root, resume, overwrite)  # refuses one that nobody asked to touch
+    split = load_interactions(**loading(base, data_root)).fingerprint()
     make_folder(root)
-    rows, split, users = [], "", 0
+    rows, users = [], 0
     for name, settings in chosen.items():
         recommend(
             config=settings,
@@ -81,7 +83,7 @@ def run_rec(
             data_root=data_root,
             progress=False,
         )
-        row, split, users = _row(root / name, settings, data_root)
+        row, users = _row(root / name, settings, data_root)
         rows.append(row)
     pairs = [(name, models[-1]) for name in models[:-1]]
     over_users = [_over_users(root, pair, base.optim.metric, users) for pair in pairs]
@@ -98,9 +100,9 @@ def run_rec(
     )
 
 
-def _row(run: Path, config: RecommendConfig, data_root: PathLike | None) -> tuple[Row, str, int]:
-    """What one run tells, the fingerprint of its data (split included), and its test users."""
-    metric, seeds, total, split, users = config.optim.metric, [], 0, "", 0
+def _row(run: Path, config: RecommendConfig, data_root: PathLike | None) -> tuple[Row, int]:
+    """What one run tells, and how many users it is tested on."""
+    metric, seeds, total, users = config.optim.metric, [], 0, 0
     for seed in config.seeds:
         found = load_recommender(run, seed=seed, data_root=data_root)
         records = read_log(run / folder_of(seed) / EPOCHS)
@@ -126,10 +128,10 @@ def _row(run: Path, config: RecommendConfig, data_root: PathLike | None) -> tupl
             )
         )
         total = sum(p.numel() for p in found.model.parameters())
-        split, users = found.interactions.fingerprint(), found.metrics["test"]["users"]
+        users = found.metrics["test"]["users"]
     settings = config.model_dump(mode="json", include={"data", "model", "optim", "run"})
     row = Row.of(config.model.name, seeds, config=settings, parameters_total=total)
-    return row, split, users
+    return row, users
 
 
 def _over_users(root: Path, pair: tuple[str, str], metric: str, users: int) -> Comparison:
