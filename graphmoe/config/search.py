@@ -34,6 +34,7 @@ SPACES: dict[str, Space] = {
         **_LR,
         "model.hyper.num_layers": {"choice": [1, 2, 3, 4]},
         "model.hyper.reg_weight": _PENALTY,
+        "model.hyper.init_std": {"choice": [None, 0.1]},
     },
     "VBPR": {**_LR, "model.hyper.reg_weight": {"log": [1e-5, 1e-1]}},
     "FREEDOM": {
@@ -51,12 +52,12 @@ SPACES: dict[str, Space] = {
     },
     "MAGNET": {
         **_LR,
-        "model.hyper.num_layers": {"choice": [1, 2, 3, 4]},
+        "model.hyper.num_layers": {"choice": [2, 3, 4]},
         "model.hyper.content_weight": {"choice": [0.8, 1.2, 1.8, 2.5]},
-        "model.hyper.walk_weight": {"choice": [0.0, 20.0, 40.0, 60.0]},
+        "model.hyper.walk_weight": {"choice": [0.0, 40.0, 80.0, 120.0]},
         "model.hyper.user_power": {"choice": [0.0, 0.25, 0.5]},
-        "model.hyper.contrast_weight": {"log": [1e-4, 1e-1]},
-        "model.hyper.reg_weight": _PENALTY,
+        "model.hyper.contrast_weight": {"log": [3e-4, 1e-2]},
+        "model.hyper.reg_weight": {"log": [1e-4, 1e-1]},
     },
 }
 
