@@ -127,6 +127,9 @@ class PackedGraphs:
         )
 
     def _check(self) -> None:
+        if self.ptr_edges.numel() != self.ptr_nodes.numel():
+            got = self.ptr_edges.numel() - 1
+            raise DataError(f"edges are counted for {got} graphs, nodes for {len(self)}")
         rows = {
             "nodes": (self.x, self.num_nodes),
             "edges": (self.edge_attr, self.num_edges),
@@ -135,9 +138,6 @@ class PackedGraphs:
         for what, (values, count) in rows.items():
             if values is not None and values.size(0) != count:
                 raise DataError(f"{values.size(0)} rows for {count} {what}")
-        if self.ptr_edges.numel() != self.ptr_nodes.numel():
-            got = self.ptr_edges.numel() - 1
-            raise DataError(f"edges are counted for {got} graphs, nodes for {len(self)}")
         if self.edge_index.shape != (2, self.num_edges):
             raise DataError(
                 f"expected edges of shape [2, {self.num_edges}], got {list(self.edge_index.shape)}"
