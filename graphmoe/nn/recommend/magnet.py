@@ -127,7 +127,7 @@ class MAGNET(Recommender):
         side_weight: float = 1 / 3,
         content_weight: float = 1.8,
         content_rank: int = 128,
-        walk_weight: float = 40.0,
+        walk_weight: float = 80.0,
         user_power: float = 0.5,
         reg_weight: float = 1e-3,
         contrast_weight: float = 1e-3,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from graphmoe.nn.recommend.magnet import MAGNET, Part
 
 #: Nodes of a batch that take part in a contrast; its cost is quadratic in them.
-CONTRASTED = 1024
+CONTRASTED = 512
 
 
 def magnet_loss(
