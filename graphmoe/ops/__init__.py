@@ -23,6 +23,7 @@ from graphmoe.ops.propagation import gcn_normalize, propagate
 from graphmoe.ops.seeded_mixture import SeededMixture, seeded_mixture, sphere
 from graphmoe.ops.segment_matmul import segment_matmul
 from graphmoe.ops.segment_mlp import segment_mlp
+from graphmoe.ops.segment_norm_mlp import NormMLP, segment_norm_mlp
 from graphmoe.ops.smoothing import smooth
 from graphmoe.ops.sparse import SparseOperator
 from graphmoe.ops.token_graph import TokenGraph, input_graph, knn_graph
@@ -47,6 +48,7 @@ __all__ = [
     "load_loss",
     "segment_matmul",
     "segment_mlp",
+    "segment_norm_mlp",
     "switch_loss",
     "top_k",
     "top_p_gates",
@@ -56,6 +58,7 @@ __all__ = [
     "BinaryPathOperator",
     "LinearOperator",
     "MeanOperator",
+    "NormMLP",
     "SeededMixture",
     "SparseOperator",
     "gcn_normalize",

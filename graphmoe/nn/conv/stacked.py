@@ -14,7 +14,7 @@ from torch.nn.parameter import UninitializedParameter
 from torch_geometric.nn import MLP
 from torch_geometric.nn import Linear as PyGLinear
 
-from graphmoe.nn.conv import joint_norm
+from graphmoe.nn.conv import joint_norm, normed_mlp
 from graphmoe.nn.conv.in_turn import may_take_turns
 from graphmoe.ops import segment_matmul
 from graphmoe.typing import OptTensor
@@ -137,6 +137,8 @@ def apply(modules: Sequence[Any], rows: Tensor, offsets: Tensor) -> Tensor:
         return _segment_by_segment(modules, rows, offsets)
     first = modules[0]
     if isinstance(first, nn.Sequential):
+        if normed_mlp.suits(modules, rows, offsets):
+            return normed_mlp.run(modules, rows, offsets)
         for i in range(len(first)):
             rows = apply([m[i] for m in modules], rows, offsets)
         return rows
@@ -146,6 +148,8 @@ def apply(modules: Sequence[Any], rows: Tensor, offsets: Tensor) -> Tensor:
         rows = F.layer_norm(rows, first.normalized_shape, eps=first.eps)
         return _scale_and_shift(modules, rows, offsets)
     if isinstance(first, nn.BatchNorm1d):
+        if len(modules) == 1 and (rows.size(0) > 1 or not first.training):
+            return first(rows)
         if joint_norm.takes_statistics(first):
             return _scale_and_shift(modules, joint_norm.normalize(modules, rows, offsets), offsets)
         expert = row_expert(offsets, rows.size(0))

@@ -68,7 +68,11 @@ class CategoricalEncoder(nn.Module):
         return F.embedding_bag(x + self.offset, self.weight, mode="sum")
 
     def codes(self, x: Tensor) -> Tensor:
-        """The number of each row among all :attr:`num_combinations` ``[N]``; see :meth:`table`."""
+        """Number of each row among all :attr:`num_combinations` ``[N]``: its row of :meth:`table`.
+
+        Where there are few and many layers embed the same rows, each its own way, one look-up of
+        ``F.embedding(codes, table)`` a layer is cheaper than one of every column.
+        """
         self._check(x)
         code = x[:, 0]
         for column, size in enumerate(self.cardinalities[1:], start=1):

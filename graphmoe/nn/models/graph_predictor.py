@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.nn.aggr import AttentionalAggregation
@@ -23,6 +24,7 @@ from graphmoe.nn.models.bond_encoder import BondEncoder
 from graphmoe.nn.models.layer_plans import PerLayer, layer_plans
 from graphmoe.nn.models.virtual_node import VirtualNode
 from graphmoe.nn.routers import Router
+from graphmoe.ops import seeded_dropout
 from graphmoe.typing import OptTensor, Routing
 
 LEVELS = ("graph", "node", "link")
@@ -176,7 +178,7 @@ class GraphPredictor(nn.Module):
         )
         self.norms_of_graphs = norm is not None and "batch" in argument_names(self.norms[0])
         self.act = activation_resolver(act) if act else nn.Identity()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = dropout
         self.virtual_node = None
         if virtual_node:
             self.virtual_node = VirtualNode(hidden_channels, num_layers - 1, dropout, residual)
@@ -233,6 +235,7 @@ class GraphPredictor(nn.Module):
 
     def _layers(self, data: Data) -> tuple[Tensor, list[Routing]]:
         x = self._encode(data)
+        edges = self._edges(data)
         batch, num_graphs = _graphs(data, x)
         of_graphs = {"batch": batch, "batch_size": num_graphs} if self.norms_of_graphs else {}
         virtual = self.virtual_node
@@ -243,14 +246,16 @@ class GraphPredictor(nn.Module):
             if state is not None:
                 x = x + state[batch]
             xs.append(before := x)
-            x, routing = self._convolve(layer, conv, x, data, batch)
+            x, routing = self._convolve(layer, conv, x, data.edge_index, edges, batch)
             if routing is not None:
                 routings.append(routing)
             last = layer == self.num_layers - 1
             if layer == len(self.norms):
                 continue  # this layer gives the predictions of nodes
             x = self.norms[layer](x, **of_graphs)
-            x = self.dropout(x if last else self.act(x))
+            x = x if last else self.act(x)
+            if self.training:
+                x = seeded_dropout(x, self.dropout)  # a tenth of the time of torch's own
             if self.residual and before.size(1) == x.size(1):
                 x = x + before
             if virtual is not None and state is not None and not last:
@@ -271,19 +276,41 @@ class GraphPredictor(nn.Module):
         return x if self.encoder is None else self.encoder(x)
 
     def _convolve(
-        self, layer: int, conv: nn.Module, x: Tensor, data: Data, batch: Tensor
+        self,
+        layer: int,
+        conv: nn.Module,
+        x: Tensor,
+        edge_index: Tensor,
+        edges: OptTensor,
+        batch: Tensor,
     ) -> tuple[Tensor, Routing | None]:
         given: dict[str, Any] = {}
-        if self.edge_encoders:
-            if data.edge_attr is None:
-                raise ValueError(
-                    f"this model was made for edge_features={self.edge_features!r}, "
-                    f"got edge_attr=None"
-                )
-            given["edge_attr"] = self.edge_encoders[layer](data.edge_attr)
+        if edges is not None:
+            given["edge_attr"] = self._embed_edges(layer, edges)
         if isinstance(conv, MoEConv):
-            return conv(x, data.edge_index, batch=batch, return_routing=True, **given)
-        return conv(x, data.edge_index, **given), None
+            return conv(x, edge_index, batch=batch, return_routing=True, **given)
+        return conv(x, edge_index, **given), None
+
+    def _edges(self, data: Data) -> OptTensor:
+        """Edge features, as far as all layers share what is made of them."""
+        if not self.edge_encoders:
+            return None
+        if data.edge_attr is None:
+            raise ValueError(
+                f"this model was made for edge_features={self.edge_features!r}, got edge_attr=None"
+            )
+        first = self.edge_encoders[0]
+        if isinstance(first, BondEncoder):
+            return first.codes(data.edge_attr)
+        attr = data.edge_attr
+        return attr.view(-1, 1) if attr.dim() == 1 else attr
+
+    def _embed_edges(self, layer: int, edges: Tensor) -> Tensor:
+        encoder = self.edge_encoders[layer]
+        if isinstance(encoder, BondEncoder):
+            return F.embedding(edges, encoder.table())
+        out: Tensor = encoder(edges)
+        return out
 
     def _join(self, xs: list[Tensor]) -> Tensor:
         if self.jump == "last":
