@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+from graphmoe.benchmark.resampled import Evaluate
 from graphmoe.benchmark.results import Comparison
-from graphmoe.benchmark.significance import DRAWS, Evaluate, compare_items
+from graphmoe.benchmark.significance import DRAWS, compare_items
 from graphmoe.errors import DataError
 
 #: More numbers than this in a test set, and draws become too long to wait for.
@@ -23,6 +24,7 @@ def item_comparisons(
     kept: Mapping[str, Mapping[int, Kept]],
     evaluate: Evaluate,
     higher_is_better: bool,
+    metric: str = "",
     draws: int = DRAWS,
 ) -> tuple[tuple[Comparison, ...], tuple[str, ...]]:
     """Comparisons of pairs of rows over items, and notes on those that cannot be made.
@@ -34,6 +36,7 @@ def item_comparisons(
         kept: By row and seed what the training kept; empty where it was too large.
         evaluate: The official metric, of targets and predictions.
         higher_is_better: Its direction.
+        metric: Its name.
         draws: Number of resamples.
     """
     found, notes = [], []
@@ -52,11 +55,13 @@ def item_comparisons(
             continue
         ours, theirs = ({s: tensors["test"] for s, tensors in side.items()} for side in sides)
         try:
-            found.append(
-                compare_items((a, b), (ours, theirs), y, evaluate, higher_is_better, draws=draws)
+            comparison = compare_items(
+                (a, b), (ours, theirs), y, evaluate, higher_is_better, metric=metric, draws=draws
             )
         except DataError as error:
             notes.append(f"{a} and {b}: {error}")
+        else:
+            found.append(comparison)
     return tuple(found), tuple(notes)
 
 

@@ -239,7 +239,9 @@ def _result(
             )
         )
     over_seeds = compare_pairs(config.compared, rows, higher)
-    over_items, left_out = item_comparisons(config.compared, kept, data.evaluate, higher)
+    over_items, left_out = item_comparisons(
+        config.compared, kept, data.evaluate, higher, data.metric
+    )
     notes += left_out
     notes += [f"published: {name}: {figure}" for name, figure in config.reference.items()]
     return Result(

@@ -9,12 +9,19 @@ official metric is taken anew on every draw: a score such as ROC-AUC is no mean 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from torch import Tensor, from_numpy
+from torch import Tensor
 
+from graphmoe.benchmark.resampled import (
+    Evaluate,
+    can_be_fast,
+    draw_weights,
+    fast_scores,
+    slow_scores,
+)
 from graphmoe.benchmark.results import Comparison, Row, Test, Verdict
 from graphmoe.errors import DataError
 from graphmoe.evaluation.metrics import mean_std, paired_interval
@@ -23,9 +30,9 @@ LEVEL = 0.95
 #: Differences below this share of the scores are rounding, whatever their interval says: two runs
 #: with other threads differ in the last bits, and by the same bits for every seed.
 ROUNDING = 1e-6
-DRAWS = 1000
-
-Evaluate = Callable[[Tensor, Tensor], float]
+DRAWS = 2000
+#: Of metrics that are computed one resample at a time.
+SLOW_DRAWS = 300
 
 
 def compare_rows(a: Row, b: Row, higher_is_better: bool, level: float = LEVEL) -> Comparison | None:
@@ -81,6 +88,7 @@ def compare_items(
     evaluate: Evaluate,
     higher_is_better: bool,
     *,
+    metric: str = "",
     draws: int = DRAWS,
     seed: int = 0,
     level: float = LEVEL,
@@ -89,8 +97,8 @@ def compare_items(
 
     Per draw, :math:`n` of :math:`n` items come with replacement, the same for both rows and all
     seeds; each row's score is the mean over its seeds. The interval is that of the percentiles;
-    :math:`p = 2 \min(P(\delta^* \le 0), P(\delta^* \ge 0))` with the sample counted as one draw. A
-    draw on which the metric is not defined (one class alone) is drawn again.
+    :math:`p = 2 \min(P(\delta^* \le 0), P(\delta^* \ge 0))` with the sample counted as one draw.
+    Draws on which the metric is not defined (one class alone) are left out.
 
     Args:
         names: Of the two rows.
@@ -98,12 +106,14 @@ def compare_items(
         y: What is true, shape :math:`(n, T)`.
         evaluate: The official metric, of ``y`` and predictions.
         higher_is_better: Its direction.
-        draws: Number of resamples.
+        metric: Its name; the common ones are computed for all draws at once.
+        draws: Number of resamples; of other metrics at most :data:`SLOW_DRAWS`.
         seed: Of the draws.
         level: Of the interval.
 
     Raises:
-        DataError: Predictions of other items, of no seed, or a metric that no draw defines.
+        DataError: Predictions of other items, of no seed, or a metric that half of the draws do
+            not define.
     """
     for name, by_seed in zip(names, predictions, strict=True):
         wrong = {s: tuple(p.shape) for s, p in by_seed.items() if p.size(0) != y.size(0)}
@@ -112,36 +122,34 @@ def compare_items(
                 f"{name}: expected predictions of {y.size(0)} test items for at least one seed, "
                 f"got {wrong or 'none'}"
             )
+    every = [p for by_seed in predictions for p in by_seed.values()]
+    fast = all(can_be_fast(metric, y, p, evaluate) for p in every)
 
-    def gap(index: Tensor | None) -> tuple[float, float]:
-        labels = y if index is None else y[index]
-        mean = [
-            mean_std([evaluate(labels, p if index is None else p[index]) for p in by_seed.values()])
-            for by_seed in predictions
+    def mean_scores(by_seed: Mapping[int, Tensor], weights: np.ndarray) -> np.ndarray:
+        scores = [
+            fast_scores(metric, y, p, weights) if fast else slow_scores(y, p, weights, evaluate)
+            for p in by_seed.values()
         ]
-        return mean[0][0], mean[1][0]
+        return np.mean(scores, axis=0)
 
-    ours, theirs = gap(None)
-    gaps: list[float] = []
-    rng, tried = np.random.default_rng(seed), 0
-    while len(gaps) < draws and tried < 2 * draws:
-        tried += 1
-        try:
-            x, z = gap(from_numpy(rng.integers(y.size(0), size=y.size(0))))
-        except (DataError, RuntimeError, ValueError):  # as evaluators say that a class is missing
-            continue
-        if math.isfinite(x - z):
-            gaps.append(x - z)
-    if len(gaps) < draws:
+    ours, theirs = (
+        mean_std([evaluate(y, p) for p in by_seed.values()])[0] for by_seed in predictions
+    )
+    blocks = [
+        mean_scores(predictions[0], weights) - mean_scores(predictions[1], weights)
+        for weights in draw_weights(y.size(0), draws if fast else min(draws, SLOW_DRAWS), seed)
+    ]
+    gaps = np.concatenate(blocks)
+    tried, gaps = len(gaps), gaps[np.isfinite(gaps)]
+    if len(gaps) < tried / 2:
         raise DataError(
             f"the metric is not defined on {tried - len(gaps)} of {tried} resamples of "
             f"{y.size(0)} test items: too few of a class to resample"
         )
     tiny = 1e-12 * max(1.0, abs(ours), abs(theirs))
-    below = sum(g <= tiny for g in gaps)
-    above = sum(g >= -tiny for g in gaps)
+    below, above = int((gaps <= tiny).sum()), int((gaps >= -tiny).sum())
     low, high = np.quantile(gaps, [0.5 - level / 2, 0.5 + level / 2])
-    p = min(1.0, 2 * (min(below, above) + 1) / (draws + 1))
+    p = min(1.0, 2 * (min(below, above) + 1) / (len(gaps) + 1))
     return _comparison(
         *names, ours - theirs, (float(low), float(high)), p, "bootstrap-items", y.size(0), level,
         higher_is_better, size=max(abs(ours), abs(theirs)),
