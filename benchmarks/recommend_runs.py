@@ -49,6 +49,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "loo=on": {"loo": True},
     "features=shuffled": {},
     "content profile=off": {"content_weight": 0.0},
+    "guided=off": {"guided": False},
     "gates=on": {"gated": True},
     "features trained": {"train_features": True},
     "walks=off": {"walk_weight": 0.0},

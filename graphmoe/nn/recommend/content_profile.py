@@ -91,6 +91,11 @@ class ContentProfile(nn.Module):
             dim=1,
         )
 
+    def weighed(self, users: Tensor, weight: Tensor) -> Tensor:
+        """Profiles ``[N, F]`` with each modality multiplied by its weight ``[N, M]``."""
+        widths = torch.tensor(self.widths, device=weight.device)
+        return users * weight.repeat_interleave(widths, dim=1)
+
     def split(self, x: Tensor) -> dict[str, Tensor]:
         """The part of each modality."""
         return dict(zip(self.modalities, x.split(self.widths, dim=1), strict=True))

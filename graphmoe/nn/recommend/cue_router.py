@@ -17,7 +17,7 @@ class CueRouter(nn.Module):
 
     .. math::
         \ell_n = W\, \mathrm{GELU}\big(A_s [\mathrm{LN}\, \mathrm{sg}(c^1_n), \dots,
-        \mathrm{LN}\, c^M_n, \log(1 + \deg n)] + a_s\big) + w,
+        \mathrm{LN}\, c^M_n, t_n] + a_s\big) + w,
         \quad s \in \{\text{user}, \text{item}\}
 
     The last map, the choice of the best :math:`k`, the losses and the two-stage schedule are those
@@ -25,7 +25,8 @@ class CueRouter(nn.Module):
     model has one schedule and one record. Routing conditioned on interactions is of
     `"Modality-Guided Mixture of Graph Experts with Entropy-Triggered Routing for Multimodal
     Recommendation" <https://arxiv.org/abs/2602.20723>`_, these inputs and this form are ours. The
-    first cue, behaviour, gets no gradient from here: routing is not to shape it.
+    first cue, behaviour, gets no gradient from here: routing is not to shape it. :math:`t_n` are
+    traits of the node (:class:`~graphmoe.nn.recommend.node_traits.NodeTraits`).
 
     Args:
         channels: Width :math:`d` of a cue.
@@ -36,7 +37,7 @@ class CueRouter(nn.Module):
         router: Name of the router to wrap.
         schedule_kwargs: Of :class:`~graphmoe.nn.routers.two_stage_schedule.TwoStageSchedule`.
 
-    **Shapes:** cues :math:`(N, M, d)` and degrees :math:`(N)` to a routing of :math:`N` rows.
+    **Shapes:** cues :math:`(N, M, d)` and traits :math:`(N, M)` to a routing of :math:`N` rows.
     """
 
     def __init__(
@@ -51,8 +52,8 @@ class CueRouter(nn.Module):
     ) -> None:
         super().__init__()
         self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(num_cues))
-        self.user = nn.Linear(num_cues * channels + 1, hidden)
-        self.item = nn.Linear(num_cues * channels + 1, hidden)
+        self.user = nn.Linear(num_cues * (channels + 1), hidden)
+        self.item = nn.Linear(num_cues * (channels + 1), hidden)
         self.router = EntropyTriggeredRouter(
             hidden,
             num_experts,
@@ -81,20 +82,19 @@ class CueRouter(nn.Module):
             if lin.bias is not None:
                 nn.init.zeros_(lin.bias)
 
-    def tokens(self, cues: Tensor, degree: Tensor, side: str) -> Tensor:
+    def tokens(self, cues: Tensor, traits: Tensor, side: str) -> Tensor:
         """What the router sees of each node, ``[N, hidden]``.
 
         Args:
             cues: ``[N, M, d]``.
-            degree: Training degrees ``[N]``.
+            traits: ``[N, M]``.
             side: ``"user"`` or ``"item"``.
         """
         normed = [
             norm(cue.detach() if place == 0 else cue)
             for place, (norm, cue) in enumerate(zip(self.norms, cues.unbind(1), strict=True))
         ]
-        level = degree.to(cues.dtype).log1p().unsqueeze(1)
-        wide: Tensor = getattr(self, side)(torch.cat([*normed, level], dim=1))
+        wide: Tensor = getattr(self, side)(torch.cat([*normed, traits], dim=1))
         return nn.functional.gelu(wide)
 
     def forward(
@@ -103,8 +103,8 @@ class CueRouter(nn.Module):
         """One routing of users first, items after them.
 
         Args:
-            users: Their cues ``[B, M, d]`` and degrees ``[B]``.
-            items: Likewise ``[C, M, d]``, ``[C]``. (default: none)
+            users: Their cues ``[B, M, d]`` and traits ``[B, M]``.
+            items: Likewise ``[C, ...]``. (default: none)
         """
         tokens = self.tokens(*users, "user")
         if items is not None:

@@ -19,6 +19,7 @@ from graphmoe.nn.recommend.magnet_explain import explain_pairs
 from graphmoe.nn.recommend.magnet_loss import magnet_loss
 from graphmoe.nn.recommend.magnet_side import MagnetSide
 from graphmoe.nn.recommend.modality_cues import ModalityCues
+from graphmoe.nn.recommend.node_traits import NodeTraits
 from graphmoe.nn.recommend.pair_experts import PairExperts
 from graphmoe.nn.recommend.pair_ranking import PairFactors, rank_scores
 from graphmoe.nn.recommend.routing_loads import RoutingLoads
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 #: Users, items, and whose items are whose: what scores are made from.
 Prepared: TypeAlias = tuple[MagnetSide, MagnetSide, SparseOperator]
-#: Collaborative vectors, cues and degrees of some users or items.
+#: Collaborative vectors, cues and traits of some users or items.
 Part: TypeAlias = tuple[Tensor, Tensor, Tensor]
 LEVELS = ("representation", "score")
 ROUTED_BY = ("both", "users", "chance")
@@ -46,7 +47,7 @@ class MAGNET(Recommender):
 
     .. math::
         y_n = e_n + \gamma \sum_{k \in T(n)} g_{nk}\, f_k(c_n), \qquad
-        s(u, i) = \langle y_u, y_i \rangle + \omega \langle p_u, q_i \rangle
+        s(u, i) = \langle y_u, y_i \rangle + \omega M \sum_m w_u^m \langle p_u^m, q_i^m \rangle
         + \kappa\, w(u, i)
 
     After `"Modality-Guided Mixture of Graph Experts with Entropy-Triggered Routing for Multimodal
@@ -81,6 +82,9 @@ class MAGNET(Recommender):
         side_weight: :math:`\gamma`.
         content_weight: :math:`\omega`; 0 leaves the content profile out.
         content_rank: Most directions of a modality in it.
+        guided: Whether a user's routing weighs the modalities of the content profile: by the shares
+            :math:`w_u^m` that the templates of the user's experts give to each cue, times
+            :math:`M`. (At the level of scores it does not, routing being of pairs.)
         walk_weight: :math:`\kappa`; 0 leaves the walks out. They count in the ranking alone, the
             training does not see them.
         user_power: :math:`\alpha`.
@@ -127,6 +131,7 @@ class MAGNET(Recommender):
         side_weight: float = 1 / 3,
         content_weight: float = 1.8,
         content_rank: int = 128,
+        guided: bool = True,
         walk_weight: float = 80.0,
         user_power: float = 0.5,
         reg_weight: float = 1e-3,
@@ -177,6 +182,7 @@ class MAGNET(Recommender):
         # There is nothing to hold a router to that learns nothing.
         self.route_reg = route_reg and routed_by != "chance"
         self.content_layers = content_layers
+        self.guided = guided and level == "representation"
         self.temperature = temperature
         self.view_a = graph.normalized
         self.view_b: SparseOperator | None = None
@@ -207,6 +213,7 @@ class MAGNET(Recommender):
         self.pairs = PairExperts(embedding_dim, num_experts) if level == "score" else None
         self.loads = RoutingLoads(num_experts)
         self.profile = ContentProfile(graph, content_rank)
+        self.traits = NodeTraits(graph, self.profile)
         weight = graph.user_degree.clamp_min(1).float().pow(-user_power)
         mean = weight[graph.user].mean() if graph.user.numel() else weight.new_ones(())
         self.register_buffer("user_weight", weight / mean, persistent=False)
@@ -304,7 +311,7 @@ class MAGNET(Recommender):
         """Cues ``[B, M, d]``, collaborative vectors and routing of both, and the routing of all.
 
         Args:
-            users: Collaborative vectors ``[B, d]``, cues ``[B, (M - 1) d]``, degrees ``[B]``.
+            users: Collaborative vectors ``[B, d]``, cues ``[B, (M - 1) d]``, traits ``[B, M]``.
             items: Likewise ``[C, ...]``.
         """
         left, right = (self.stack(*part[:2]) for part in (users, items))
@@ -319,8 +326,10 @@ class MAGNET(Recommender):
             of_items = rows(routing, slice(left.size(0), None))
         return [(left, users[0], of_users), (right, items[0], of_items)], routing
 
-    def side(self, users: Part, items: Part) -> tuple[Tensor, Tensor, Routing | None]:
-        """What experts add to some users and items, and how those were routed.
+    def side(
+        self, users: Part, items: Part
+    ) -> tuple[Tensor, Tensor, Tensor | None, Routing | None]:
+        """What experts add to some users and items, users' content weights, and the routing.
 
         Args:
             users: As :meth:`routed` takes them.
@@ -328,7 +337,17 @@ class MAGNET(Recommender):
         """
         found, routing = self.routed(users, items)
         added = [self.side_weight * self.experts(*part) for part in found]
-        return added[0], added[1], routing
+        return added[0], added[1], self.content_weights(found[0][2]), routing
+
+    def content_weights(self, routing: Routing) -> Tensor | None:
+        """What each modality counts in the profiles of some users, ``[B, M - 1]``; mean 1.
+
+        Args:
+            routing: Of these users.
+        """
+        if not self.guided:
+            return None
+        return self.num_cues * self.experts.cue_weights(routing)[:, 1:]
 
     def loss(self, user: Tensor, positive: Tensor, negative: Tensor) -> dict[str, Tensor]:
         """Ranking, contrast, penalty, templates and routing."""
@@ -338,7 +357,7 @@ class MAGNET(Recommender):
         """All users and all items."""
         user, item, user_cues, item_cues = self.encode()
         return self.complete(
-            (user, user_cues, self.user_degree), (item, item_cues, self.item_degree)
+            (user, user_cues, self.traits.users), (item, item_cues, self.traits.items)
         )
 
     def complete(
@@ -350,16 +369,18 @@ class MAGNET(Recommender):
         """Some users and items with what experts and the content profile add to them.
 
         Args:
-            users: Collaborative vectors, cues and degrees, as :meth:`side` takes them.
+            users: Collaborative vectors, cues and traits, as :meth:`side` takes them.
             items: Likewise.
             profiles: Content profiles of both; ``None``: those of all users and items.
         """
-        final = [users[0], items[0]]
+        final, weight = [users[0], items[0]], None
         if self.pairs is None:
-            user_side, item_side, _ = self.side(users, items)
+            user_side, item_side, weight, _ = self.side(users, items)
             final = [users[0] + user_side, items[0] + item_side]
         if self.content_weight:
             of_users, of_items = profiles or (self.profile.users(), self.profile.items)
+            if weight is not None:
+                of_users = self.profile.weighed(of_users, weight)
             final[0] = torch.cat([final[0], self.content_weight * of_users], dim=1)
             final[1] = torch.cat([final[1], of_items], dim=1)
         return MagnetSide(final[0], *users), MagnetSide(final[1], *items)
@@ -387,8 +408,8 @@ class MAGNET(Recommender):
         assert self.pairs is not None
         mixture = self.experts.mixture()
         stacked = [self.stack(side.base, side.cues) for side in (users, items)]
-        routing = self.routing.router(self.routing.tokens(stacked[0], users.degree, "user"))
-        tokens = self.routing.tokens(stacked[1], items.degree, "item")
+        routing = self.routing.router(self.routing.tokens(stacked[0], users.traits, "user"))
+        tokens = self.routing.tokens(stacked[1], items.traits, "item")
         return PairFactors(
             users.final,
             items.final,

@@ -44,12 +44,13 @@ def magnet_loss(
     else:
         cue = user_cues.index_select(0, users)
     sides = (
-        (user_base, cue, model.user_degree[users]),
-        (item_base, item_cues.index_select(0, items), model.item_degree[items]),
+        (user_base, cue, model.traits.users[users]),
+        (item_base, item_cues.index_select(0, items), model.traits.items[items]),
     )
     added: Tensor | float = 0.0
+    modality: Tensor | None = None
     if model.pairs is None:
-        user_side, item_side, routing = model.side(*sides)
+        user_side, item_side, modality, routing = model.side(*sides)
         final_users, final_items = user_base + user_side, item_base + item_side
     else:
         final_users, final_items = user_base, item_base
@@ -64,7 +65,12 @@ def magnet_loss(
     if model.content_weight:
         profile = model.profile.items
         apart = profile.index_select(0, positive) - profile.index_select(0, negative)
-        likeness = (model.profile.leave_one_out(user, positive) * apart).sum(dim=1)
+        alike = model.profile.leave_one_out(user, positive) * apart
+        if modality is None:
+            likeness = alike.sum(dim=1)
+        else:
+            parts = [part.sum(dim=1) for part in model.profile.split(alike).values()]
+            likeness = sum(modality[u, m] * part for m, part in enumerate(parts))
         margin = margin + model.content_weight * likeness
     root = weight.sqrt().unsqueeze(1)
     terms = {

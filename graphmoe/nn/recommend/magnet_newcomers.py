@@ -8,8 +8,8 @@ layers. All of this is ours:
 - an item's comes, over view B alone, from the ``min_degree`` users that view B's rule would choose
   for it by content (nobody being full), and its cues from its content neighbours;
 - walks along the interactions neither start from a newcomer nor lead to one;
-- :math:`\beta`, experts and the content profile follow from these as for everybody: the degree of a
-  user is the length of the history, that of an item 0.
+- :math:`\beta`, traits, experts and the content profile follow from these as for everybody: the
+  degree of a user is the length of the history, that of an item 0.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ def _(model: MAGNET, prepared: Any, history: SparseOperator) -> Any:
         base = torch.lerp(base, other, _beta(model.fusion.user, degree))
     cues = normalised(history, model.item_degree) @ items.cues
     profile = F.normalize(history @ model.profile.items, dim=1)
-    new, _ = model.complete((base, cues, degree), _none(items), (profile, model.profile.items[:0]))
+    traits = model.traits.new_users(model.profile, history)
+    new, _ = model.complete((base, cues, traits), _none(items), (profile, model.profile.items[:0]))
     return users.followed_by(new), items, stacked_rows(known, history.to(dtype=known.dtype))
 
 
@@ -76,7 +77,8 @@ def _(
         base = torch.lerp(base, other, _beta(model.fusion.item, degree))
     cues = torch.cat([*_cues(model, near), base[:, :0]], dim=1)
     profile = model.profile.features(standardised(model, features, present))
-    _, new = model.complete(_none(users), (base, cues, degree), (users.final[:0, :0], profile))
+    traits = model.traits.new_items(len(degree))
+    _, new = model.complete(_none(users), (base, cues, traits), (profile[:0], profile))
     return users, items.followed_by(new), known
 
 
@@ -132,4 +134,4 @@ def _weights(model: MAGNET, place: Tensor, size: int) -> Tensor:
 
 
 def _none(side: MagnetSide) -> tuple[Tensor, Tensor, Tensor]:
-    return side.base[:0], side.cues[:0], side.degree[:0]
+    return side.base[:0], side.cues[:0], side.traits[:0]

@@ -15,13 +15,13 @@ class MagnetSide(NamedTuple):
         final: What scores are the dot products of, the content profile behind, ``[N, d + F]``.
         base: Collaborative vectors, ``[N, d]``.
         cues: Cues of the modalities side by side, ``[N, (M - 1) d]``.
-        degree: Training degrees, ``[N]``.
+        traits: What routing may ask beside the cues, ``[N, M]``.
     """
 
     final: Tensor
     base: Tensor
     cues: Tensor
-    degree: Tensor
+    traits: Tensor
 
     def rows(self, index: Tensor) -> MagnetSide:
         """Some of them."""

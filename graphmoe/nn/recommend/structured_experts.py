@@ -109,11 +109,16 @@ class StructuredExperts(nn.Module):
 
     def share(self, behaviour: Tensor, routing: Routing) -> Tensor:
         """What each cue is multiplied by: ``[N, M, d]``, or ``[N, M, 1]`` without gates."""
-        gates = dense_gates(routing, self.num_experts).to(behaviour.dtype)
         if not self.gated:
-            return (gates @ self.mixture()).unsqueeze(2)
+            return self.cue_weights(routing).to(behaviour.dtype).unsqueeze(2)
+        gates = dense_gates(routing, self.num_experts).to(behaviour.dtype)
         opened = gates.unsqueeze(2) * self.opened(behaviour)
         return torch.einsum("km,nkd->nmd", self.mixture(), opened)
+
+    def cue_weights(self, routing: Routing) -> Tensor:
+        """How much each cue counts by the chosen experts' templates, ``[N, M]``."""
+        gates = dense_gates(routing, self.num_experts)
+        return gates @ self.mixture().to(gates.dtype)
 
     def opened(self, behaviour: Tensor) -> Tensor:
         """The gate of each expert ``[N, K, d]``; ones without gates."""

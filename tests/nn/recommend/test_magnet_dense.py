@@ -106,7 +106,8 @@ def dense_loss(model: MAGNET, user: Tensor, positive: Tensor, negative: Tensor) 
         for m, norm in enumerate(model.routing.norms):
             cue = seen[place, m].detach() if m == 0 else seen[place, m]
             normed.append(F.layer_norm(cue, (DIM,), norm.weight, norm.bias))
-        wide = torch.cat([*normed, degree[n].log1p()[None]])
+        traits = model.traits.users[n] if n < USERS else model.traits.items[n - USERS]
+        wide = torch.cat([*normed, traits])
         lin = model.routing.user if n < USERS else model.routing.item
         tokens.append(F.gelu(lin.weight @ wide + lin.bias))
     last = model.routing.router.router.lin
@@ -136,7 +137,15 @@ def dense_loss(model: MAGNET, user: Tensor, positive: Tensor, negative: Tensor) 
     q = model.profile.items
     sums = up.sign() @ q
     left = F.normalize((sums[user] - q[positive]) * (graph.user_degree[user] > 1)[:, None], dim=1)
-    likeness = model.content_weight * (left * (q[positive] - q[negative])).sum(1)
+    likeness = torch.zeros(len(user), dtype=torch.float64)
+    start = 0
+    for m, width in enumerate(model.profile.widths):
+        part = slice(start, start + width)
+        alike = (left[:, part] * (q[positive] - q[negative])[:, part]).sum(1)
+        if model.guided:
+            alike = alike * model.num_cues * (gates @ share)[where_user, m + 1]
+        likeness = likeness + model.content_weight * alike
+        start += width
     weight = graph.user_degree.clamp_min(1).double() ** -model.user_power
     weight = (weight / weight[graph.user].mean())[user]
     margin = (y_u * (y_p - y_n)).sum(1) + likeness
@@ -162,6 +171,7 @@ def dense_loss(model: MAGNET, user: Tensor, positive: Tensor, negative: Tensor) 
         {},
         {"gated": True, "ego": True, "content_layers": 2},
         {"loo": True, "k": 1},
+        {"guided": False},
         {"routed_by": "users", "num_layers": 1},
     ],
     ids=str,

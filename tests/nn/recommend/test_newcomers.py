@@ -217,16 +217,17 @@ def test_a_known_user_as_new_in_magnet_by_dense_formulas(
         beta = model.fusion.beta()[0][TWIN]
         base = torch.lerp(old, content, beta)
     torch.testing.assert_close(users.base[USERS], base, rtol=1e-4, atol=1e-6)
-    # Cues and content profile have no learnt vector of the user in them: a twin's are the same.
+    # Cues and traits have no learnt vector of the user in them: a twin's are the same.
     torch.testing.assert_close(users.cues[USERS], users.cues[TWIN])
-    torch.testing.assert_close(users.final[USERS, 8:], users.final[TWIN, 8:])
-    assert users.degree[USERS] == users.degree[TWIN]
+    torch.testing.assert_close(users.traits[USERS], users.traits[TWIN])
     with torch.no_grad():
-        side, _, _ = model.side(
-            (base[None], users.cues[[TWIN]], users.degree[[TWIN]]),
-            (items.base[:0], items.cues[:0], items.degree[:0]),
+        side, _, weight, _ = model.side(
+            (base[None], users.cues[[TWIN]], users.traits[[TWIN]]),
+            (items.base[:0], items.cues[:0], items.traits[:0]),
         )
     torch.testing.assert_close(users.final[USERS, :8], base + side[0], rtol=1e-4, atol=1e-5)
+    profile = model.content_weight * model.profile.weighed(model.profile.users()[[TWIN]], weight)
+    torch.testing.assert_close(users.final[USERS, 8:], profile[0], rtol=1e-4, atol=1e-5)
 
 
 def test_a_known_user_as_new_in_magnet_is_scored_as_before(graph: InteractionGraph) -> None:
@@ -269,7 +270,7 @@ def test_new_items_in_magnet_by_dense_formulas(graph: InteractionGraph) -> None:
         parts.append(near[name] / d_new.sqrt()[:, None] / d_old.sqrt() @ z)
     cues = torch.cat(parts, dim=1)
     torch.testing.assert_close(items.cues[ITEMS:].double(), cues, rtol=1e-4, atol=1e-6)
-    assert items.degree[ITEMS:].tolist() == [0, 0, 0, 0]
+    assert not items.traits[ITEMS:].any()
 
 
 def test_contributions_of_newcomers_sum_to_their_scores(graph: InteractionGraph) -> None:
