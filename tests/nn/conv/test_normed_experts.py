@@ -79,7 +79,10 @@ def test_layers_that_the_fast_way_is_not_for(track, affine, monkeypatch):
     normal = (hidden - hidden.mean(0)) / (hidden.var(0, correction=0) + 1e-5).sqrt()
     if affine:
         normal = torch.cat(
-            [part * m[1].weight + m[1].bias for m, part in zip(modules, normal.split([2, 7]))]
+            [
+                part * m[1].weight + m[1].bias
+                for m, part in zip(modules, normal.split([2, 7]), strict=True)
+            ]
         )
     expected = torch.cat(
         [m[3](m[2](part)) for m, part in zip(modules, normal.split([2, 7]), strict=True)]
