@@ -182,7 +182,7 @@ class MAGNET(Recommender):
         # There is nothing to hold a router to that learns nothing.
         self.route_reg = route_reg and routed_by != "chance"
         self.content_layers = content_layers
-        self.guided = guided and level == "representation"
+        self.guided = guided and level == "representation" and bool(graph.modalities)
         self.temperature = temperature
         self.view_a = graph.normalized
         self.view_b: SparseOperator | None = None

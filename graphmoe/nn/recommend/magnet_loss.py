@@ -70,7 +70,7 @@ def magnet_loss(
             likeness = alike.sum(dim=1)
         else:
             parts = [part.sum(dim=1) for part in model.profile.split(alike).values()]
-            likeness = sum(modality[u, m] * part for m, part in enumerate(parts))
+            likeness = (modality.index_select(0, u) * torch.stack(parts, dim=1)).sum(dim=1)
         margin = margin + model.content_weight * likeness
     root = weight.sqrt().unsqueeze(1)
     terms = {
@@ -80,14 +80,11 @@ def magnet_loss(
     if model.contrast_weight and model.pairs is None:
         first = _first(user) if model.loo else torch.arange(users.numel(), device=user.device)
         liked, met = _some(p.unique()), _some(first)
-        contrast = sum(
+        contrasts = [
             info_nce(side.index_select(0, some), base.index_select(0, some), model.temperature)
-            for side, base, some in (
-                (item_side, item_base, liked),
-                (user_side, user_base, met),
-            )
-        )
-        terms["contrast"] = model.contrast_weight * contrast
+            for side, base, some in ((item_side, item_base, liked), (user_side, user_base, met))
+        ]
+        terms["contrast"] = model.contrast_weight * torch.stack(contrasts).sum()
     if model.drift_weight and model.experts.templates:
         terms["templates"] = model.drift_weight * model.experts.penalty()
     if routing is not None:

@@ -27,7 +27,7 @@ class NodeTraits(nn.Module):
     :math:`\kappa_u^m` says how alike the items of a user are in modality :math:`m`, each compared
     with the rest of the history (:class:`ContentProfile`); :math:`\kappa_i^m` is the mean of the
     same products over those who took item :math:`i`. So a router need not guess from vectors whose
-    choices a modality explains. All of this is ours. Users of a single item, and items that none but
+    choices a modality explains. All of this is ours. Users of a single item, and items that only
     such users took, have 0, which stands for the mean.
 
     Args:
