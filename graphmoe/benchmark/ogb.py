@@ -161,7 +161,7 @@ def _single(packed: PackedGraphs, y: Tensor | None, info: OgbInfo) -> Data:
     data = Data(edge_index=packed.edge_index, num_nodes=packed.num_nodes)
     if packed.edge_attr is not None:
         data.edge_attr = packed.edge_attr
-    if not info.add_inverse_edge:
+    if not info.add_inverse_edge and not data.is_undirected():
         both = to_undirected(data.edge_index, data.get("edge_attr"), data.num_nodes, "mean")
         data.edge_index, data.edge_attr = both if isinstance(both, tuple) else (both, None)
         if data.edge_attr is None:
