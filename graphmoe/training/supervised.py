@@ -109,7 +109,7 @@ class SupervisedLoop(Loop):
             group["lr"] = rate
         terms, gradient = self._train(steps, state)
         trained = time.perf_counter()
-        scores = steps.scores(self.objective, self.parts)
+        scores = self._scores(steps, state)
         metric = steps.task.metric
         record = {
             "epoch": state.epoch + 1,
@@ -149,6 +149,16 @@ class SupervisedLoop(Loop):
                     sums[name] = sums.get(name, 0.0) + value * len(index)
                 count += len(index)
         return {name: value / count for name, value in sums.items()}, norm
+
+    def _scores(self, steps: Steps, state: TrainingState) -> dict[str, float]:
+        """The score of each part, where predictions are numbers: no evaluator says when not."""
+        found = steps.predict(self.objective, self.parts)
+        if not all(bool(torch.isfinite(pred).all()) for _, pred in found.values()):
+            raise DataError(
+                f"predictions became NaN or infinite in epoch {state.epoch + 1}: "
+                "lower the learning rate"
+            )
+        return {part: float(steps.task.evaluate(y, pred)) for part, (y, pred) in found.items()}
 
     def _balance(self) -> dict[str, Tensor]:
         """The weighted losses of the routers in the last pass."""

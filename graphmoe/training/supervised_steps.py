@@ -77,15 +77,6 @@ class Steps(ABC):
     def predict(self, model: nn.Module, parts: Sequence[str]) -> dict[str, tuple[Tensor, Tensor]]:
         """Targets and predictions of each part, on the CPU."""
 
-    def scores(self, model: nn.Module, parts: Sequence[str]) -> dict[str, float]:
-        """The task's score of each part, the model evaluating.
-
-        Raises:
-            DataError: A prediction is no number, or the score is not defined.
-        """
-        found = self.predict(model, parts)
-        return {part: float(self.task.evaluate(y, pred)) for part, (y, pred) in found.items()}
-
     def _loss(self, pred: Tensor, y: Tensor) -> Tensor:
         return supervised_loss(self.task.kind, self.task.metric, pred, y)
 
