@@ -1,11 +1,5 @@
 """A table as Markdown has it."""
 
-from __future__ import annotations
+from graphmoe.benchmark.markdown_table import markdown_table as table
 
-from collections.abc import Sequence
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, figures to the right."""
-    rule = ["---", *["--:"] * (len(head) - 1)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows))
+__all__ = ["table"]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from graphmoe.benchmark.compare import Compared
+from graphmoe.benchmark.markdown_table import markdown_table
 from graphmoe.benchmark.results import Comparison, Result, Row
 
 #: Head and rows of a table, all of them text.
@@ -70,12 +71,6 @@ def side_by_side_cells(compared: Compared) -> Cells:
             "now ": [_digits(new.seconds_per_epoch) for _, new in pairs],
         }
     )
-
-
-def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, figures to the right."""
-    rule = ["---", *["--:"] * (len(head) - 1)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows))
 
 
 def markdown(result: Result) -> str:
