@@ -158,10 +158,12 @@ class SparseOperator(LinearOperator):
         return SparseOperator(self.crow, self.col, value, self.shape, symmetric)
 
     def _matmul(self, x: Tensor) -> Tensor:
-        return self._csr @ x
+        # Into memory that is not cleared first: `@` fills and copies its result before it writes it.
+        out = x.new_empty(self.shape[0], x.size(1))
+        return torch.addmm(out, self._csr, x, beta=0, out=out)
 
     def _rmatmul(self, x: Tensor) -> Tensor:
-        return self.t()._csr @ x
+        return self.t()._matmul(x)
 
     def add_product(self, total: Tensor, x: Tensor, alpha: float) -> Tensor:
         """Add ``alpha`` times the product with ``x`` to ``total`` in place."""
