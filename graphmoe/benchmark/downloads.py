@@ -129,7 +129,11 @@ def obtain(archive: Archive) -> Path:
             return archive.destination  # another process was faster
         part = parent / f".{archive.destination.name}.zip.part"
         _fetch(archive, part)
-        unpack(archive, part)
+        try:
+            unpack(archive, part)
+        except DataError:
+            _forget(part)  # whole, but something else: it would be so the next time
+            raise
         _forget(part)
     finally:
         lock.release()
