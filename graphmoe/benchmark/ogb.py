@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 #: Raw files beyond this are read anew each time rather than kept a second time.
 MAX_CACHED_BYTES = 1 << 30
 
+_PROCESSED = Path("processed", "geometric_data_processed.pt")
 _ASCENDING = ("rmse", "mae")
 
 
@@ -79,9 +80,8 @@ def load_ogb_folder(info: OgbInfo, folder: Path) -> TaskData:
         DataError: Files are there and wrong.
     """
     _check_version(info, folder)
-    raw = folder / "raw"
-    processed = folder / "processed" / "geometric_data_processed.pt"
-    lacking = [file for file in raw_files(info) if not (raw / file).is_file()]
+    raw, processed = folder / "raw", folder / _PROCESSED
+    lacking = lacking_raw_files(info, folder)
     if not lacking:
         parts = _cached(raw, info)
     elif processed.is_file() and not info.hetero:
@@ -96,6 +96,16 @@ def load_ogb_folder(info: OgbInfo, folder: Path) -> TaskData:
         return _task(info, folder, parts)
     except DataError as error:
         raise DataError(f"{info.name!r} in {folder}: {error}") from error
+
+
+def lacking_raw_files(info: OgbInfo, folder: Path) -> list[str]:
+    """Files of ``raw/`` that are needed and not there."""
+    return [file for file in raw_files(info) if not (folder / "raw" / file).is_file()]
+
+
+def can_be_read(info: OgbInfo, folder: Path) -> bool:
+    """Whether the raw files are all there, or what OGB's class made of them."""
+    return not lacking_raw_files(info, folder) or (folder / _PROCESSED).is_file()
 
 
 def _task(info: OgbInfo, folder: Path, parts: dict[str, Tensor]) -> TaskData:
@@ -218,14 +228,14 @@ def _read_processed(path: Path, info: OgbInfo) -> dict[str, Tensor]:
     if not (isinstance(held, tuple) and len(held) >= 2 and isinstance(held[0], Data)):
         raise DataError(f"{path}: expected a graph and its slices, got {type(held).__name__}")
     data, slices = held[0], held[1]
-    counts = data.get("num_nodes")
     edges = data.edge_index
     if slices is None:
         num_nodes, num_edges = torch.tensor([data.num_nodes]), torch.tensor([edges.size(1)])
     else:
         num_edges = slices["edge_index"].diff()
-        given = torch.as_tensor(counts) if counts is not None else None
-        num_nodes = slices["x"].diff() if given is None or "x" in slices else given.view(-1)
+        # Without features PyG keeps the sizes of all graphs in a list.
+        listed = "x" not in slices
+        num_nodes = torch.as_tensor(data._num_nodes) if listed else slices["x"].diff()
     parts = {"edge_index": edges, NUM_NODES: num_nodes, NUM_EDGES: num_edges}
     for key, name in (("x", "x"), ("edge_attr", "edge_attr"), (LABEL, "y")):
         if data.get(name) is not None:

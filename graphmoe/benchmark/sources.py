@@ -18,7 +18,7 @@ from graphmoe.benchmark.downloads import (
     obtain,
     unpack,
 )
-from graphmoe.benchmark.ogb import find_ogb_folder, load_ogb_folder, ogb_info
+from graphmoe.benchmark.ogb import can_be_read, find_ogb_folder, load_ogb_folder, ogb_info
 from graphmoe.benchmark.ogb_package import OgbInfo, official_tasks
 from graphmoe.benchmark.ogb_raw import raw_files
 from graphmoe.benchmark.plain_tasks import node_task
@@ -116,9 +116,8 @@ def load_task(
     if not info.official:
         assert folder is not None
         return load_ogb_folder(info, folder)
-    archive = _ogb_archive(info, folder or place / info.folder)
-    if folder is None or (archive.lacking() and yes and not offline):
-        folder = _get(archive, offline, yes)
+    if folder is None or (yes and not offline and not can_be_read(info, folder)):
+        folder = _get(_ogb_archive(info, folder or place / info.folder), offline, yes)
     return load_ogb_folder(info, folder)
 
 

@@ -250,6 +250,13 @@ def test_what_ogbs_class_processed_opens_without_unpickling(molesol: Path) -> No
     shutil.rmtree(molesol / "raw")
     again = load_task("ogbg-molesol", root=molesol.parent)
     assert again.fingerprint() == whole.fingerprint()
+    for graph in graphs:
+        del graph.x, graph.edge_attr
+    torch.save(InMemoryDataset.collate(graphs), processed)
+    bare = load_task("ogbg-molesol", root=molesol.parent)
+    assert (bare.features, bare.edge_features) == ("none", "none")
+    assert isinstance(bare.graphs, PackedGraphs)
+    assert torch.equal(bare.graphs.ptr_nodes, packed.ptr_nodes)
 
     target = molesol / "ran"
 

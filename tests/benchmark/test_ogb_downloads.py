@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -305,6 +306,32 @@ def test_an_official_name_all_the_way(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not (tmp_path / "ogbg_molbace").exists()
     with pytest.raises(ConfigError, match="not one whose download can be estimated"):
         describe_download("planted")
+
+
+@pytest.mark.usefixtures("ogb")
+def test_a_dataset_that_is_half_there_is_replaced_only_on_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "ogbg_molbace"
+    (folder / "raw").mkdir(parents=True)
+    (folder / "raw" / "edge.csv.gz").write_bytes(b"mine")
+    for offline, yes in ((True, True), (False, False)):
+        with pytest.raises(MissingDataError, match="not whole: there lack num-node-list"):
+            load_task("ogbg-molbace", root=tmp_path, offline=offline, yes=yes)
+    names = ["edge", "num-node-list", "num-edge-list", "graph-label"]
+    files = {f"bace/raw/{name}.csv.gz": gzip.compress(b"1\n") for name in names}
+    serve(monkeypatch, Server(zipped(files)))
+    with pytest.raises(DataError, match=r"edge\.csv\.gz: expected two whole numbers a line"):
+        load_task("ogbg-molbace", root=tmp_path, offline=False, yes=True)
+    kept = tmp_path / "ogbg_molbace.incomplete" / "raw" / "edge.csv.gz"
+    assert kept.read_bytes() == b"mine"
+    # What OGB's class made of the raw files is a way to read it: nothing is fetched or moved.
+    (folder / "raw" / "edge.csv.gz").unlink()
+    (folder / "processed").mkdir()
+    (folder / "processed" / "geometric_data_processed.pt").write_bytes(b"")
+    with pytest.raises(DataError, match=r"geometric_data_processed\.pt: cannot be read"):
+        load_task("ogbg-molbace", root=tmp_path, offline=False, yes=True)
+    assert folder.is_dir()
 
 
 def test_an_archive_fetched_by_hand(ogb_root: Path, tmp_path: Path) -> None:
