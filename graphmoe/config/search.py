@@ -55,6 +55,7 @@ SPACES: dict[str, Space] = {
         "model.hyper.num_layers": {"choice": [2, 3, 4]},
         "model.hyper.content_weight": {"choice": [0.8, 1.2, 1.8, 2.5]},
         "model.hyper.side_weight": {"choice": [1 / 3, 1.0]},
+        "model.hyper.guided": {"choice": [True, False]},
         "model.hyper.walk_weight": {"choice": [0.0, 40.0, 80.0, 120.0]},
         "model.hyper.user_power": {"choice": [0.0, 0.25, 0.5]},
         "model.hyper.contrast_weight": {"log": [3e-4, 1e-2]},

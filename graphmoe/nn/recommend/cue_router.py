@@ -51,7 +51,6 @@ class CueRouter(nn.Module):
         schedule_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(num_cues))
         self.user = nn.Linear(num_cues * (channels + 1), hidden)
         self.item = nn.Linear(num_cues * (channels + 1), hidden)
         self.router = EntropyTriggeredRouter(
@@ -71,8 +70,6 @@ class CueRouter(nn.Module):
         Small and not zero: with exact ties every node would go to the same experts, and the others
         would get no gradient.
         """
-        for norm in self.norms:
-            norm.reset_parameters()  # type: ignore[operator]
         self.user.reset_parameters()
         self.item.reset_parameters()
         self.router.reset_parameters()
@@ -90,11 +87,10 @@ class CueRouter(nn.Module):
             traits: ``[N, M]``.
             side: ``"user"`` or ``"item"``.
         """
-        normed = [
-            norm(cue.detach() if place == 0 else cue)
-            for place, (norm, cue) in enumerate(zip(self.norms, cues.unbind(1), strict=True))
-        ]
-        wide: Tensor = getattr(self, side)(torch.cat([*normed, traits], dim=1))
+        # Behaviour is seen and not shaped; scales and shifts of the norm would be the map's own.
+        seen = torch.cat([cues[:, :1].detach(), cues[:, 1:]], dim=1)
+        normed = nn.functional.layer_norm(seen, seen.shape[2:])
+        wide: Tensor = getattr(self, side)(torch.cat([normed.flatten(1), traits], dim=1))
         return nn.functional.gelu(wide)
 
     def forward(

@@ -91,7 +91,6 @@ class MAGNET(Recommender):
         reg_weight: Penalty on the final vectors of the batch.
         contrast_weight: Of the contrast of what experts say with the collaborative vectors.
         drift_weight: Of the templates' drift.
-        train_features: Train the features along.
         view_b: Whether there is the view with edges by content.
         loo: Whether cues of users leave out the item that is asked about.
         moe: Whether there are routers: if not, all experts count alike.
@@ -137,7 +136,6 @@ class MAGNET(Recommender):
         reg_weight: float = 1e-3,
         contrast_weight: float = 1e-3,
         drift_weight: float = 1e-3,
-        train_features: bool = False,
         view_b: bool = True,
         loo: bool = False,
         moe: bool = True,
@@ -196,7 +194,7 @@ class MAGNET(Recommender):
             setattr(self, f"neighbours_{m}", gcn_normalize(op))
         self.encoder = LightEncoder(self.num_users, self.num_items, embedding_dim, num_layers, ego)
         self.fusion = DegreeFusion(graph.user_degree, graph.item_degree)
-        self.cues = ModalityCues(graph, embedding_dim, train_features)
+        self.cues = ModalityCues(graph, embedding_dim)
         self.experts = StructuredExperts(embedding_dim, self.num_cues, roles, gated, templates)
         if not two_stage or routed_by == "chance":
             schedule_kwargs = {**(schedule_kwargs or {}), "noise": 0.0}

@@ -111,15 +111,14 @@ def _over_view_b(model: MAGNET, near: SparseOperator) -> Tensor:
 
 
 def _cues(model: MAGNET, near: Mapping[str, SparseOperator]) -> list[Tensor]:
-    """Cues of new items: what passes the gates of their content neighbours."""
+    """Cues of new items: what their content neighbours say."""
     cues, parts = model.cues, []
     _, item = model.encoder(model.view_a)
     for m, op in enumerate(near.values()):
-        gate = cues.gate(m)
         old = getattr(model, f"neighbours_{m}")
         root = old.value[old.row() == old.col].sqrt()  # its diagonal is one over the degrees
         row = op.scaled((1 + op.degree()).rsqrt(), root)
-        parts.append(row @ (item * gate))
+        parts.append(row @ cues.heard(item, m))
     return parts
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from graphmoe.nn.recommend.modality_projection import ModalityProjection
 from graphmoe.ops import SparseOperator
 
 if TYPE_CHECKING:
@@ -18,14 +17,15 @@ class ModalityCues(nn.Module):
     r"""Cues of items from content, and of users from the history of their items.
 
     .. math::
-        z_i^m = \sum_j \hat{S}^m_{ij}\; e_j \odot \sigma(W_m x_j^m + b_m), \qquad
+        z_i^m = \sum_j \hat{S}^m_{ij}\; e_j, \qquad
         c_u^m = \sum_{i \in N(u)} \hat{R}_{ui}\, z_i^m
 
     History-induced modality cues are of `"Modality-Guided Mixture of Graph Experts with
     Entropy-Triggered Routing for Multimodal Recommendation" <https://arxiv.org/abs/2602.20723>`_.
-    How a cue is made is ours, after the gates of `"Multi-View Graph Convolutional Network for
-    Multimedia Recommendation" <https://arxiv.org/abs/2308.03588>`_: features decide which channels
-    of the learnt vectors pass, and the vectors come from content neighbours :math:`S^m`.
+    How a cue is made is ours: it is what the learnt vectors of an item's content neighbours
+    :math:`S^m` say, itself among them; an item without the modality has no cue of it and gives
+    none. (Gates by features, as `"Multi-View Graph Convolutional Network for Multimedia
+    Recommendation" <https://arxiv.org/abs/2308.03588>`_ has them, brought nothing here.)
 
     **Leave-one-out** (ours): a training pair :math:`(u, i)` is scored with what the *other* items
     of the user say,
@@ -39,7 +39,6 @@ class ModalityCues(nn.Module):
     Args:
         graph: Training interactions and features.
         channels: Width :math:`d`.
-        train_features: Train the features along.
 
     **Shapes:** item vectors :math:`(I, d)` to cues of users :math:`(U, M d)` and items
     :math:`(I, M d)`, modality after modality.
@@ -49,19 +48,10 @@ class ModalityCues(nn.Module):
     user_degree: Tensor
     item_degree: Tensor
 
-    def __init__(
-        self,
-        graph: InteractionGraph,
-        channels: int = 64,
-        train_features: bool = False,
-    ) -> None:
+    def __init__(self, graph: InteractionGraph, channels: int = 64) -> None:
         super().__init__()
         self.channels = channels
         self.modalities = list(graph.modalities)
-        self.gates = nn.ModuleList(
-            ModalityProjection(x, graph.present[name], channels, train_features=train_features)
-            for name, x in graph.modalities.items()
-        )
         self.unknown = nn.Parameter(torch.empty(len(self.modalities) * channels))
         present = None
         if self.modalities:
@@ -74,9 +64,7 @@ class ModalityCues(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draw the maps anew, and go back to the features as given."""
-        for module in self.gates:
-            module.reset_parameters()  # type: ignore[operator]
+        """Forget the vector of users without another item."""
         self.unknown.zero_()
 
     def forward(
@@ -91,13 +79,12 @@ class ModalityCues(nn.Module):
         """
         if not self.modalities:
             return item.new_zeros(history.shape[0], 0), item.new_zeros(item.size(0), 0)
-        items = torch.cat([op @ (item * self.gate(m)) for m, op in enumerate(neighbours)], dim=1)
+        items = torch.cat([op @ self.heard(item, m) for m, op in enumerate(neighbours)], dim=1)
         return history @ items, items
 
-    def gate(self, m: int) -> Tensor:
-        """Which channels of the items' vectors pass in modality number ``m``, ``[I, d]``."""
-        gate: Tensor = self.gates[m]().sigmoid()
-        return gate if self.item_present is None else gate * self.item_present[:, m : m + 1]
+    def heard(self, item: Tensor, m: int) -> Tensor:
+        """``item`` with rows of 0 where modality number ``m`` is missing, ``[I, d]``."""
+        return item if self.item_present is None else item * self.item_present[:, m : m + 1]
 
     def leave_one_out(self, users: Tensor, items: Tensor, user: Tensor, item: Tensor) -> Tensor:
         """The cues of ``user`` without ``item``, which is one of theirs, ``[B, M d]``.

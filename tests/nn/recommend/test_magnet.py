@@ -120,7 +120,7 @@ def test_pair_level_scores_are_those_of_single_pairs() -> None:
 SWITCHES = {
     "route_reg": False, "moe": False, "templates": False, "two_stage": False, "view_b": False,
     "k": 1, "loo": True, "gated": True, "level": "score", "ego": True, "content_weight": 0.0,
-    "user_power": 0.0, "train_features": True, "roles": ("dominant",), "content_layers": 2,
+    "user_power": 0.0, "roles": ("dominant",), "content_layers": 2,
     "routed_by": "users", "guided": False,
 }  # fmt: skip
 

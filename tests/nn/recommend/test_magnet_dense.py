@@ -81,9 +81,7 @@ def dense_loss(model: MAGNET, user: Tensor, positive: Tensor, negative: Tensor) 
     for m, (name, x) in enumerate(graph.modalities.items()):
         there = graph.present[name]
         S = normalised(dense_cosine_knn(x, there, NEAR) + torch.eye(ITEMS, dtype=torch.float64))
-        lin = model.cues.gates[m]
-        gate = torch.sigmoid(lin.features @ lin.lin.weight.t() + lin.lin.bias) * there[:, None]
-        items = S @ (a[USERS:] * gate)
+        items = S @ (a[USERS:] * there[:, None])
         cues.append(torch.cat([up @ items, items]))
     stacked = torch.stack(cues, dim=1)  # [U + I, M, d]
 
@@ -103,9 +101,9 @@ def dense_loss(model: MAGNET, user: Tensor, positive: Tensor, negative: Tensor) 
     tokens = []
     for place, n in enumerate(nodes.tolist()):
         normed = []
-        for m, norm in enumerate(model.routing.norms):
+        for m in range(3):
             cue = seen[place, m].detach() if m == 0 else seen[place, m]
-            normed.append(F.layer_norm(cue, (DIM,), norm.weight, norm.bias))
+            normed.append((cue - cue.mean()) / (cue.var(unbiased=False) + 1e-5).sqrt())
         traits = model.traits.users[n] if n < USERS else model.traits.items[n - USERS]
         wide = torch.cat([*normed, traits])
         lin = model.routing.user if n < USERS else model.routing.item

@@ -263,9 +263,7 @@ def test_new_items_in_magnet_by_dense_formulas(graph: InteractionGraph) -> None:
     for m, (name, x) in enumerate(graph.modalities.items()):
         T = dense_cosine_knn(x, graph.present[name], 3)
         with torch.no_grad():
-            gate = model.cues.gates[m]().sigmoid()
-            gate = gate * graph.present[name][:, None]
-            z = (model.encoder(model.view_a)[1] * gate).double()
+            z = (model.encoder(model.view_a)[1] * graph.present[name][:, None]).double()
         d_new, d_old = 1 + near[name].sum(1), 1 + T.sum(1)
         parts.append(near[name] / d_new.sqrt()[:, None] / d_old.sqrt() @ z)
     cues = torch.cat(parts, dim=1)
