@@ -16,6 +16,7 @@ from graphmoe.nn.conv.adapters import find_adapter
 from graphmoe.nn.conv.attention_first import attend, suits
 from graphmoe.nn.conv.expert_convs import Channels, Expert, build_expert, resolve_expert
 from graphmoe.nn.conv.graph_input import GraphInput, argument_names
+from graphmoe.nn.conv.hop_conv import HopConv
 from graphmoe.nn.conv.in_turn import in_turn, may_take_turns
 from graphmoe.nn.conv.joint_norm import mixes_rows
 from graphmoe.nn.conv.partition import check_equal, is_foreign, is_one_hop, run_pieces
@@ -71,6 +72,9 @@ class MoEConv(MessagePassing):
         shared_expert: Add one more expert that embeds every node.
         compute: ``"update"``, ``"edge"``, ``"dense"``, or ``"auto"`` for the first of them that
             fits.
+        hops: How far each expert looks, one number an expert, for convolutions that can be run
+            with ``"update"``: see :class:`~graphmoe.nn.conv.hop_conv.HopConv`. A shared expert
+            looks one hop. (default: one hop each, as the convolution does it)
 
     Shapes:
         - **inputs:** node features :math:`(|\mathcal{V}|, F_{in})` or
@@ -98,6 +102,7 @@ class MoEConv(MessagePassing):
         expert_kwargs: dict[str, Any] | None = None,
         shared_expert: bool = False,
         compute: str = "auto",
+        hops: Sequence[int] | None = None,
     ) -> None:
         if compute not in COMPUTE:
             raise ValueError(f"compute is one of {', '.join(COMPUTE)}, got {compute!r}")
@@ -111,13 +116,15 @@ class MoEConv(MessagePassing):
             build_expert(make, in_channels, out_channels, expert_kwargs or {})
             for _ in range(num_experts + shared_expert)
         ]
+        self.expert_arguments = argument_names(convs[0])
+        if hops is not None:
+            convs = _with_hops(convs, hops, num_experts)
         self.experts = nn.ModuleList(convs[:num_experts])
         self.shared_expert = convs[-1] if shared_expert else None
         self.flow: str = getattr(convs[0], "flow", "source_to_target")
         self.router = _build_router(router, in_channels, num_experts, k, router_kwargs)
         self.k = self.router.k
         _check_widths(self.experts)
-        self._argument_names = argument_names(convs[0])
         self._adapter, reason = find_adapter(self._convs)
         self.compute = self._resolve_compute(compute, reason)
         self._made_lazy = _is_lazy(self.experts)
@@ -245,7 +252,7 @@ class MoEConv(MessagePassing):
         return out if self.shared_expert is None else out + given.call(self.shared_expert)
 
     def _check_input_of_experts(self, given: GraphInput) -> None:
-        names = self._argument_names
+        names = self.expert_arguments
         for name in ("edge_weight", "edge_attr"):
             if getattr(given, name) is not None and name not in names:
                 raise ValueError(
@@ -267,6 +274,15 @@ class MoEConv(MessagePassing):
             f"expert={type(self.experts[0]).__name__}, num_experts={self.num_experts}, k={self.k}, "
             f"router={type(self.router).__name__}{shared}, compute={self.compute})"
         )
+
+
+def _with_hops(convs: list[nn.Module], hops: Sequence[int], num_experts: int) -> list[nn.Module]:
+    if len(hops) != num_experts:
+        raise ValueError(f"hops are one number an expert: expected {num_experts}, got {len(hops)}")
+    shared = [1] * (len(convs) - num_experts)
+    return [
+        HopConv(conv, hop, max(hops)) for conv, hop in zip(convs, [*hops, *shared], strict=True)
+    ]
 
 
 def _build_router(

@@ -73,7 +73,13 @@ def _segment_mlp(x: Any, up: Any, down: Any, *_: Any, out_shape: Any = None, **_
     return int(2 * x[0] * (up[1] * up[2] + down[1] * down[2]))
 
 
+def _add_product(_: Any, left: Any, right: Any, *__: Any, out_shape: Any = None, **___: Any) -> int:
+    return int(2 * left[0] * left[1] * right[1])
+
+
+#: What torch's counter does not know.
 _FORMULAS: dict[Any, Any] = {
+    torch.ops.aten.addmm_: _add_product,
     torch.ops.graphmoe.segment_matmul: _segment_matmul,
     torch.ops.graphmoe.segment_mlp: _segment_mlp,
 }

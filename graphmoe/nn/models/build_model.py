@@ -27,6 +27,8 @@ MODELS = tuple(prefix + family for prefix in ("", "moe-") for family in FAMILIES
 
 #: What a mixture has unless told otherwise.
 MIXTURE = {"num_experts": 4, "k": 1}
+#: Heads of ``gat``.
+HEADS = 4
 #: Settings that a dense model does not have.
 MIXTURE_SETTINGS = (
     "num_experts",
@@ -36,6 +38,7 @@ MIXTURE_SETTINGS = (
     "shared_expert",
     "compute",
     "moe_layers",
+    "hops",
 )
 
 
@@ -150,7 +153,7 @@ def arguments(name: str, shape: TaskShape, hyper: dict[str, Any]) -> dict[str, A
     if conv is None:
         conv = gin_conv if settings["edge_features"] == "none" else gine_conv
     if family == "gat":
-        heads = settings.pop("heads", 4)
+        heads = settings.pop("heads", HEADS)
         conv = _attention
         kwargs.setdefault("heads", heads)
         if settings["edge_features"] != "none":

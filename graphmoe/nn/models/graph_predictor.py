@@ -77,6 +77,7 @@ class GraphPredictor(nn.Module):
         shared_expert: Give each mixture one more expert that every node goes to.
         compute: How the experts are run, see :class:`~graphmoe.nn.conv.MoEConv`.
         moe_layers: Which layers are mixtures, see :class:`~graphmoe.nn.models.MoEGNN`.
+        hops: How far each expert of a layer looks, one number an expert. (default: one hop)
         virtual_node: Link all nodes of a graph through a
             :class:`~graphmoe.nn.models.VirtualNode`.
         readout: How nodes become a graph: ``"mean"``, ``"sum"``, ``"max"``, ``"attention"`` or
@@ -118,6 +119,7 @@ class GraphPredictor(nn.Module):
         shared_expert: bool = False,
         compute: str = "auto",
         moe_layers: str | Sequence[int] = "all",
+        hops: Sequence[int] | None = None,
         virtual_node: bool = False,
         readout: str = "mean",
         dropout: float = 0.5,
@@ -153,6 +155,7 @@ class GraphPredictor(nn.Module):
             "router_kwargs": router_kwargs,
             "shared_expert": shared_expert,
             "compute": compute,
+            "hops": hops,
         }
         plans = layer_plans(num_layers, num_experts, k, moe_layers, mixture)
         make, kwargs = resolve_expert(expert), dict(expert_kwargs or {})
@@ -161,7 +164,7 @@ class GraphPredictor(nn.Module):
             for i, o, plan in zip(widths[:-1], widths[1:], plans, strict=True)
         )
         one: Any = self.convs[0]
-        taken = argument_names(one.experts[0] if isinstance(one, MoEConv) else one)
+        taken = one.expert_arguments if isinstance(one, MoEConv) else argument_names(one)
         self.edge_encoders = nn.ModuleList()
         if edge_features != "none" and "edge_attr" in taken:
             for width in widths[:-1]:
@@ -354,7 +357,7 @@ def _node_encoder(
 def _convolution(
     make: Any, width: int, out: int, kwargs: dict[str, Any], plan: dict[str, Any] | None
 ) -> nn.Module:
-    if plan is None or (plan["num_experts"] == 1 and not plan["shared_expert"]):
+    if plan is None or (plan["num_experts"] == 1 and not (plan["shared_expert"] or plan["hops"])):
         return build_expert(make, width, out, kwargs)
     return MoEConv(width, out, expert=make, expert_kwargs=kwargs, **plan)
 

@@ -8,7 +8,7 @@ import torch
 
 from graphmoe.errors import ConfigError
 from graphmoe.nn.diagnostics.model_costs import parameters_active, parameters_total
-from graphmoe.nn.models.build_model import MIXTURE_SETTINGS, TaskShape, build_model
+from graphmoe.nn.models.build_model import HEADS, MIXTURE_SETTINGS, TaskShape, build_model
 
 #: Far more than fits anywhere: where the search for a width gives up.
 _WIDEST = 2**16
@@ -17,7 +17,7 @@ _WIDEST = 2**16
 def match_width(name: str, task: Any, target: int, hyper: dict[str, Any] | None = None) -> int:
     """The ``hidden_channels`` with which a model has as nearly ``target`` parameters as it can.
 
-    No weight is ever made for it.
+    No weight is ever made for it. Widths of ``gat`` are whole numbers of heads.
 
     Args:
         name: Name of the model, see :func:`~graphmoe.nn.models.build_model`.
@@ -28,21 +28,24 @@ def match_width(name: str, task: Any, target: int, hyper: dict[str, Any] | None 
     Raises:
         ConfigError: Even of width 1 it has more.
     """
-    shape, low, high = TaskShape.of(task), 1, 2
+    shape, low, high, hyper = TaskShape.of(task), 1, 2, hyper or {}
+    step = hyper.get("heads", HEADS) if name.endswith("gat") else 1
 
-    def size(width: int) -> int:
-        return parameters_total(_sketch(name, shape, {**(hyper or {}), "hidden_channels": width}))
+    def size(steps: int) -> int:
+        width = step * steps
+        return parameters_total(_sketch(name, shape, {**hyper, "hidden_channels": width}))
 
     if size(1) > target:
         raise ConfigError(
-            f"no width gives model {name!r} as few as {target} parameters: width 1 has {size(1)}"
+            f"no width gives model {name!r} as few as {target} parameters: width {step} has "
+            f"{size(1)}"
         )
     while size(high) < target and high < _WIDEST:
         low, high = high, 2 * high
     while high - low > 1:  # size(low) <= target <= size(high)
         middle = (low + high) // 2
         low, high = (middle, high) if size(middle) <= target else (low, middle)
-    return min(low, high, key=lambda width: abs(size(width) - target))
+    return step * min(low, high, key=lambda steps: abs(size(steps) - target))
 
 
 def dense_twin(
