@@ -78,7 +78,7 @@ def dense_loss(model: MAGNET, user: Tensor, positive: Tensor, negative: Tensor) 
 
     cues = [base]
     up = dense_bipartite(graph)[:USERS, USERS:]
-    for m, (name, x) in enumerate(graph.modalities.items()):
+    for name, x in graph.modalities.items():
         there = graph.present[name]
         S = normalised(dense_cosine_knn(x, there, NEAR) + torch.eye(ITEMS, dtype=torch.float64))
         items = S @ (a[USERS:] * there[:, None])

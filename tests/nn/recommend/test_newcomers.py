@@ -260,7 +260,7 @@ def test_new_items_in_magnet_by_dense_formulas(graph: InteractionGraph) -> None:
             expected = beta * (hat @ model.encoder.user.double()[user]) / 2
         torch.testing.assert_close(items.base[ITEMS + n].double(), expected, rtol=1e-4, atol=1e-6)
     parts = []
-    for m, (name, x) in enumerate(graph.modalities.items()):
+    for name, x in graph.modalities.items():
         T = dense_cosine_knn(x, graph.present[name], 3)
         with torch.no_grad():
             z = (model.encoder(model.view_a)[1] * graph.present[name][:, None]).double()
