@@ -192,6 +192,7 @@ def recommend_task_of(
         resume=resume,
         overwrite=overwrite,
         save=SaveSettings(config.run.save_epochs, config.run.save_seconds),
+        neighbours=config.data.neighbours,
     )
 
 

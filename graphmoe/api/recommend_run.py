@@ -12,6 +12,7 @@ from torch import Tensor
 from graphmoe.checkpoint.files import read_bytes, sha256, write_bytes
 from graphmoe.checkpoint.manifest import library_versions
 from graphmoe.checkpoint.sealed import dump_sealed, load_sealed
+from graphmoe.checkpoint.tensor_cache import TensorCache
 from graphmoe.checkpoint.tensors import MAX_TENSOR_BYTES, load_tensors
 from graphmoe.config import RecommendConfig, load_config
 from graphmoe.errors import ConfigError, DataError, MissingDataError, VerificationError
@@ -19,6 +20,7 @@ from graphmoe.training.recommend_task import (
     FORMAT,
     METRICS,
     MODEL,
+    NEIGHBOURS,
     USERS,
     VERSION,
     WEIGHTS,
@@ -167,7 +169,8 @@ def load_recommender(
             f"{folder}: the model was trained on other data: fingerprint {expected[:12]}…, but "
             f"{data.name} has {found[:12]}…; name the data as it was with source (--source)"
         )
-    graph = InteractionGraph.from_interactions(data)
+    kept = TensorCache(Path(run) / NEIGHBOURS, write=False)
+    graph = InteractionGraph.from_interactions(data, config.data.neighbours, kept)
     try:
         model = build_recommender(content["class"], content["hyper"], graph, seed)
         model.load_state_dict(read_file(folder, WEIGHTS, content))

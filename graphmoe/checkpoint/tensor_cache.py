@@ -24,10 +24,11 @@ class TensorCache:
 
     Args:
         folder: Made when something is put there.
+        write: Whether :meth:`put` writes; without, what is there is only read.
     """
 
-    def __init__(self, folder: Path | str) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: Path | str, write: bool = True) -> None:
+        self.folder, self.write = Path(folder), write
 
     def get(self, key: str) -> dict[str, Tensor] | None:
         """What was kept under ``key``, or ``None`` where nothing, or nothing whole, is there."""
@@ -52,6 +53,8 @@ class TensorCache:
             GraphMoEError: The folder cannot be written.
         """
         path = self._path(key)
+        if not self.write:
+            return
         make_folder(self.folder)
         write_bytes(path, dump_tensors({**tensors, _DIGEST: _digest(tensors)}))
 

@@ -10,7 +10,7 @@ from typing import Any
 from graphmoe.cli import benchmark_commands
 from graphmoe.cli.parser import config_of
 from graphmoe.config import FuseConfig, PretrainConfig, RecommendConfig
-from graphmoe.errors import DataError
+from graphmoe.errors import ConfigError, DataError, nearest, unknown_name
 
 
 def pretrain(options: Any) -> None:
@@ -237,7 +237,19 @@ def data_stats(options: Any) -> None:
         return
     from graphmoe.data import graph_stats, load_graph
 
+    _check_known(options.name, options.data_root)
     print(graph_stats(load_graph(options.name, options.data_root, options.download)))
+
+
+def _check_known(name: str, data_root: Any) -> None:
+    """A name that is nearer to interactions than to any graph is answered with both kinds."""
+    from graphmoe.data import available_graphs
+    from graphmoe.data.interactions import available_interactions
+
+    graphs = [info.name for info in available_graphs(data_root)]
+    logs = [info.name for info in available_interactions(data_root)]
+    if nearest(name, logs) and not nearest(name, graphs) and not Path(name).exists():
+        raise ConfigError(unknown_name("graph or interactions", name, [*graphs, *logs]))
 
 
 def data_validate(options: Any) -> None:

@@ -35,6 +35,8 @@ class InteractionsSection(Section):
         modalities: Files of features by name; ``None``: those beside the interactions.
         columns: Which column is ``user``, ``item``, ``time``, ``split``, where names do not tell.
         text_encoder: What turns columns of text into features.
+        neighbours: How content neighbours are searched: ``"exact"``, or ``"faiss"`` for large
+            catalogues.
     """
 
     source: str = Field(default="planted_tastes", description="name, folder or file")
@@ -48,6 +50,9 @@ class InteractionsSection(Section):
     modalities: dict[str, str] | None = Field(default=None, description="feature files by name")
     columns: dict[str, str] | None = Field(default=None, description="names of the columns")
     text_encoder: str = Field(default="sentence", description="what makes features of texts")
+    neighbours: Literal["exact", "faiss"] = Field(
+        default="exact", description="how content neighbours are searched"
+    )
 
 
 class RecommenderSection(Section):

@@ -158,7 +158,7 @@ class SparseOperator(LinearOperator):
         return SparseOperator(self.crow, self.col, value, self.shape, symmetric)
 
     def _matmul(self, x: Tensor) -> Tensor:
-        # Into memory that is not cleared first: `@` fills and copies its result before it writes it.
+        # Into memory that is not cleared first: `@` fills and copies its result before it writes.
         out = x.new_empty(self.shape[0], x.size(1))
         return torch.addmm(out, self._csr, x, beta=0, out=out)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -23,6 +23,7 @@ from graphmoe.checkpoint.files import (
 from graphmoe.checkpoint.manifest import library_versions
 from graphmoe.checkpoint.sealed import dump_sealed, load_sealed
 from graphmoe.checkpoint.store import training_lock
+from graphmoe.checkpoint.tensor_cache import TensorCache
 from graphmoe.checkpoint.tensors import dump_tensors
 from graphmoe.errors import ConfigError, DataError
 from graphmoe.training.device import limited_threads, resolve_device
@@ -42,6 +43,8 @@ FORMAT, VERSION = "graphmoe-recommender", 1
 MODEL, WEIGHTS, METRICS = "model.json", "model.safetensors", "metrics.json"
 EPOCHS, USERS = "epochs.jsonl", "users.safetensors"
 ROUTING, ROUTING_NAMES = "routing.npz", "routing.json"
+#: Folder of a run with the content neighbours of its items; may be deleted.
+NEIGHBOURS = "neighbours"
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class RecommendTask:
         resume: Go on where an earlier run stopped.
         overwrite: Replace what is there.
         save: How often the state is saved.
+        neighbours: How content neighbours are searched; kept beside the seeds, for all of them.
     """
 
     name: str
@@ -78,6 +82,7 @@ class RecommendTask:
     resume: bool = False
     overwrite: bool = False
     save: SaveSettings = field(default_factory=SaveSettings)
+    neighbours: Literal["exact", "faiss"] = "exact"
 
     @property
     def folder(self) -> Path:
@@ -94,6 +99,7 @@ class RecommendTask:
             "data": fingerprint,
             "ks": list(self.ks),
             "parts": list(self.parts),
+            "neighbours": self.neighbours,
         }
 
 
@@ -150,9 +156,9 @@ def recommend_task(
             checkpointer.clear()
         if stop:
             raise TrainingInterruptedError("stopped before the first epoch")
-        model = build_recommender(
-            task.model, task.hyper, InteractionGraph.from_interactions(data), task.seed
-        )
+        store = TensorCache(task.out / NEIGHBOURS)
+        graph = InteractionGraph.from_interactions(data, task.neighbours, store)
+        model = build_recommender(task.model, task.hyper, graph, task.seed)
         watch = _Watch(task, emit)
         stack.callback(watch.close)
         state = train_recommender(

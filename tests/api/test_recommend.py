@@ -20,6 +20,7 @@ from graphmoe.errors import ConfigError, DataError, MissingDataError, Verificati
 from graphmoe.evaluation.bootstrap import paired_bootstrap
 from graphmoe.evaluation.ranking import evaluate_ranking
 from graphmoe.training.run import RunError
+from graphmoe.transforms.content_knn import ContentKNN
 
 SMALL: dict[str, Any] = {
     "model": {"name": "LightGCN", "hyper": {"embedding_dim": 8}},
@@ -275,3 +276,29 @@ def test_one_seed_that_fails_does_not_lose_the_others(
     with pytest.raises(RunError, match=r"1 of 3 trainings failed, 2 are finished .*\n.*no luck"):
         run(tmp_path, seeds=[0, 1, 2])
     assert load_recommender(tmp_path, seed=2, source=DATA).seed == 2
+
+
+def test_content_neighbours_are_searched_once_for_all_seeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched = []
+    search = ContentKNN._search
+
+    def counted(self: ContentKNN, *arguments: Any) -> Any:
+        searched.append(self.k)
+        return search(self, *arguments)
+
+    monkeypatch.setattr(ContentKNN, "_search", counted)
+    config = {**SMALL, "model": {"name": "FREEDOM", "hyper": {"embedding_dim": 8}}}
+    run(tmp_path / "run", config=config, seeds=[0, 1])
+    assert len(searched) == 1
+    loaded = load_recommender(tmp_path / "run", seed=1, source=DATA)
+    assert len(searched) == 1
+    [kept] = (tmp_path / "run" / "neighbours").iterdir()
+    kept.unlink()
+    again = load_recommender(tmp_path / "run", seed=1, source=DATA)
+    assert len(searched) == 2
+    assert not kept.exists()  # what is read only is not written
+    users = torch.arange(DATA.num_users)
+    scores = [x.model.score(x.model.prepare(), users) for x in (loaded, again)]
+    assert torch.equal(*scores)

@@ -80,3 +80,12 @@ def test_a_second_run_in_the_same_folder_needs_a_word(
 def test_a_folder_that_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recommend", "evaluate", str(tmp_path)]) == 3
     assert f"no run at {tmp_path}" in capsys.readouterr().err
+
+
+def test_statistics_of_interactions_that_are_misspelt_name_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["data", "stats", "plantedtaste"]) == 2
+    assert "did you mean 'planted_tastes'?" in capsys.readouterr().err
+    assert main(["data", "stats", "coraa"]) == 2
+    assert "unknown graph 'coraa'; did you mean 'cora'" in capsys.readouterr().err

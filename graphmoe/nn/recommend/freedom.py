@@ -16,7 +16,7 @@ from graphmoe.nn.recommend.modality_projection import ModalityProjection
 from graphmoe.ops import SparseOperator
 from graphmoe.ops.light_propagation import light_propagate
 from graphmoe.registry import recommenders
-from graphmoe.transforms.content_knn import ContentKNN, merge_knn
+from graphmoe.transforms.content_knn import merge_knn
 
 if TYPE_CHECKING:
     from graphmoe.nn.recommend.graph import InteractionGraph
@@ -141,7 +141,7 @@ def _neighbour_means(
     graph: InteractionGraph, k: int, weights: Mapping[str, float] | None
 ) -> SparseOperator:
     """The mean over an item's content neighbours; modalities that it lacks have no say."""
-    knn, means = ContentKNN(k=k), {}
+    knn, means = graph.content_knn(k), {}
     for name, features in graph.modalities.items():
         near = knn(features, graph.present[name])
         count = near.crow.long().diff().to(near.dtype)

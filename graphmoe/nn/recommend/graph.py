@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from graphmoe.errors import DataError
 from graphmoe.ops import SparseOperator
 from graphmoe.ops.bipartite import bipartite_normalize, bipartite_step
+from graphmoe.transforms.content_knn import ContentKNN, TensorStore
 
 if TYPE_CHECKING:
     from graphmoe.data.interactions import Interactions
@@ -35,6 +36,9 @@ class InteractionGraph:
         num_items: :math:`I`, likewise.
         user_degree: Distinct training items of each user, int64, :math:`(U)`.
         item_degree: Distinct training users of each item, int64, :math:`(I)`.
+        neighbours: How content neighbours are searched: ``"exact"``, or ``"faiss"`` for large
+            catalogues (extra ``ann``).
+        store: Where content neighbours are kept between models; ``None``: nowhere.
         modalities: Standardised features by name, float32, :math:`(I, F_m)`.
         present: Which items have the modality, bool, :math:`(I)`.
 
@@ -76,6 +80,8 @@ class InteractionGraph:
         self.present: dict[str, Tensor] = {}
         self._centre: dict[str, Tensor] = {}
         self._scale: dict[str, Tensor] = {}
+        self.neighbours: Literal["exact", "faiss"] = "exact"
+        self.store: TensorStore | None = None
         for name, raw in (features or {}).items():
             has = (present or {}).get(name)
             self._add(name, raw, has)
@@ -94,13 +100,30 @@ class InteractionGraph:
         return cls(user, item, num_users, num_items, features, present)
 
     @classmethod
-    def from_interactions(cls, interactions: Interactions) -> InteractionGraph:
-        """From the training part of an interaction log and the features of its items."""
+    def from_interactions(
+        cls,
+        interactions: Interactions,
+        neighbours: Literal["exact", "faiss"] = "exact",
+        store: TensorStore | None = None,
+    ) -> InteractionGraph:
+        """From the training part of an interaction log and the features of its items.
+
+        Args:
+            interactions: The log.
+            neighbours: How content neighbours are searched.
+            store: Where they are kept between models.
+        """
         user, item = interactions.part("train")
         features = {name: m.features for name, m in interactions.modalities.items()}
         present = {name: m.present for name, m in interactions.modalities.items()}
         users, items = interactions.num_users, interactions.num_items
-        return cls(user, item, users, items, features, present)
+        graph = cls(user, item, users, items, features, present)
+        graph.neighbours, graph.store = neighbours, store
+        return graph
+
+    def content_knn(self, k: int) -> ContentKNN:
+        """The search for the ``k`` nearest items by content."""
+        return ContentKNN(k=k, backend=self.neighbours, cache=self.store)
 
     @cached_property
     def normalized(self) -> SparseOperator:

@@ -12,7 +12,7 @@ from graphmoe.nn.recommend.base import Recommender
 from graphmoe.ops import SparseOperator
 from graphmoe.ops.co_occurrence import co_occurrence_knn, expand_rows
 from graphmoe.registry import recommenders
-from graphmoe.transforms.content_knn import ContentKNN, merge_knn
+from graphmoe.transforms.content_knn import merge_knn
 
 if TYPE_CHECKING:
     from graphmoe.nn.recommend.graph import InteractionGraph
@@ -60,7 +60,7 @@ class ItemKNN(Recommender):
         if by == "company":
             self.neighbours = co_occurrence_knn(self.history, k)
         else:
-            knn = ContentKNN(k=k)
+            knn = graph.content_knn(k)
             near = {name: knn(x, graph.present[name]) for name, x in graph.modalities.items()}
             self.neighbours = merge_knn(near, weights, graph.present, k)
 

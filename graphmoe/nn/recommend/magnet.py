@@ -26,7 +26,7 @@ from graphmoe.nn.recommend.routing_loads import RoutingLoads
 from graphmoe.nn.recommend.structured_experts import ROLES, StructuredExperts, dense_gates
 from graphmoe.ops import SparseOperator, gcn_normalize
 from graphmoe.registry import recommenders
-from graphmoe.transforms.content_knn import ContentKNN, content_graphs
+from graphmoe.transforms.content_knn import content_graphs
 from graphmoe.transforms.dual_view import DualView
 from graphmoe.typing import Routing
 
@@ -186,7 +186,7 @@ class MAGNET(Recommender):
         self.view_b: SparseOperator | None = None
         near: Mapping[str, SparseOperator] = {}
         if graph.modalities:
-            near, merged = content_graphs(graph, ContentKNN(k=num_neighbours))
+            near, merged = content_graphs(graph, graph.content_knn(num_neighbours))
             if view_b:
                 self.dual = DualView(graph, merged)
                 self.view_b = self.dual.b

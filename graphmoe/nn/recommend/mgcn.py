@@ -16,7 +16,6 @@ from graphmoe.nn.recommend.modality_projection import ModalityProjection
 from graphmoe.ops import gcn_normalize
 from graphmoe.ops.light_propagation import light_propagate
 from graphmoe.registry import recommenders
-from graphmoe.transforms.content_knn import ContentKNN
 
 if TYPE_CHECKING:
     from graphmoe.nn.recommend.graph import InteractionGraph
@@ -85,7 +84,7 @@ class MGCN(Recommender):
         self.reg_weight = reg_weight
         self.init_std = init_std
         self.operator = graph.normalized
-        knn = ContentKNN(k=k - 1)
+        knn = graph.content_knn(k - 1)
         self.neighbours = [
             gcn_normalize(knn(x, graph.present[name])) for name, x in graph.modalities.items()
         ]
