@@ -101,7 +101,7 @@ def test_the_split_that_a_class_brings() -> None:
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [
-        ("Drawm", ConfigError, "unknown dataset class of .* 'Drawm'.*did you mean 'Drawn'"),
+        ("Drawnn", ConfigError, "unknown dataset class of .* 'Drawnn'.*did you mean 'Drawn'"),
         ("Data", ConfigError, "unknown dataset class"),
         ("Drawn?size=3", ConfigError, "does not take these arguments: .*'size'"),
         ("Drawn?kind=hetero", DataError, "one type of nodes, got HeteroData"),
@@ -230,8 +230,8 @@ def test_a_registered_task_takes_arguments_after_its_name() -> None:
     assert "ours" in registered_tasks()
     task = load_task("ours?size=100&mixed=0.25&note=a+b")
     assert task.graphs.num_nodes == 100
-    with pytest.raises(ConfigError, match="'ours': got an unexpected keyword argument 'sise'"):
-        load_task("ours?sise=100")
+    with pytest.raises(ConfigError, match="'ours': got an unexpected keyword argument 'length'"):
+        load_task("ours?length=100")
 
 
 def test_a_plug_in_is_loaded_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
