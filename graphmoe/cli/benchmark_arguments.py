@@ -11,6 +11,7 @@ from graphmoe.cli.parser import (
     branch,
     config_file,
     counts,
+    data_root,
     device,
     leaf,
     quiet,
@@ -62,7 +63,11 @@ def add_benchmark(top: Any) -> None:
 
 
 def _ogb(command: Parser) -> None:
-    _common(command, "official name such as ogbg-molbace, folder, tu:NAME", "root of OGB's data")
+    _common(
+        command,
+        "official name such as ogbg-molbace, folder, tu:NAME",
+        "OGB's root folder (default: ogb in --data-root)",
+    )
     command.add_argument(
         "--model",
         type=words,
@@ -81,7 +86,7 @@ def _ogb(command: Parser) -> None:
 
 
 def _fewshot(command: Parser) -> None:
-    _common(command, "graph: a built-in name or a YAML file", "folder of data sets")
+    _common(command, "graph: a built-in name or a YAML file", "folder of data sets, as --data-root")
     command.add_argument(
         "--model", type=words, default=("prototype",), help="prototype, task_expert"
     )
@@ -98,7 +103,9 @@ def _fewshot(command: Parser) -> None:
 
 
 def _rec(command: Parser) -> None:
-    _common(command, "interactions: a name, a folder or a file", "folder of data sets")
+    _common(
+        command, "interactions: a name, a folder or a file", "folder of data sets, as --data-root"
+    )
     command.add_argument(
         "--model",
         type=words,
@@ -127,6 +134,7 @@ def _dispatch(command: Parser) -> None:
 def _common(command: Parser, dataset: str, root: str) -> None:
     command.add_argument("--dataset", type=str, help=dataset)
     command.add_argument("--root", type=str, help=root)
+    data_root(command)
     command.add_argument("--offline", action="store_true", help="never ask the network")
     command.add_argument("--yes", action="store_true", help="download what is missing")
     command.add_argument("--out", type=str, help="folder of the run (default: benchmark-SUITE)")

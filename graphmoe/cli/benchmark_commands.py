@@ -94,7 +94,13 @@ def _ogb(options: Any, out: Path, config: BenchmarkConfig) -> Result:
 
         given = options.config is not None or options.models is not None
         config = choose_rows(config, options.model, given)
-    return run_benchmark(config, **_running(options, out), offline=options.offline, yes=options.yes)
+    return run_benchmark(
+        config,
+        data_root=options.data_root,
+        offline=options.offline,
+        yes=options.yes,
+        **_running(options, out),
+    )
 
 
 def _fewshot(options: Any, out: Path, config: FuseConfig) -> Result:
@@ -104,7 +110,7 @@ def _fewshot(options: Any, out: Path, config: FuseConfig) -> Result:
     if options.yes:
         from graphmoe.data import load_graph
 
-        load_graph(dataset, options.root, download=True)
+        load_graph(dataset, options.root or options.data_root, download=True)
     return run_fewshot(
         dataset,
         config,
@@ -113,7 +119,7 @@ def _fewshot(options: Any, out: Path, config: FuseConfig) -> Result:
         shots=options.shots,
         tasks=options.tasks,
         seeds=_seeds(options.seeds),
-        data_root=options.root,
+        data_root=options.root or options.data_root,
         **_running(options, out),
     )
 
@@ -121,7 +127,8 @@ def _fewshot(options: Any, out: Path, config: FuseConfig) -> Result:
 def _rec(options: Any, out: Path, config: RecommendConfig) -> Result:
     from graphmoe.benchmark.suite_rec import run_rec
 
-    return run_rec(config, models=options.model, data_root=options.root, **_running(options, out))
+    where = options.root or options.data_root
+    return run_rec(config, models=options.model, data_root=where, **_running(options, out))
 
 
 def _dispatch(options: Any, out: Path) -> Result:

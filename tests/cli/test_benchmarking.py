@@ -43,13 +43,14 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[Any, ...], dict[s
 
 def test_ogb_hands_over_every_option(calls: Any, tmp_path: Path) -> None:
     line = "benchmark ogb --dataset ogbg-molesol --model moe-gin,gcn --seeds 2..4 --offline --quiet"
-    line += f" --root R --resume --jobs 2 --search 7 --optim.lr 0.5 --out {tmp_path}"
+    line += f" --root R --resume --jobs 2 --search 7 --optim.lr 0.5 --data-root D --out {tmp_path}"
     assert main(line.split()) == 0
     [((config,), given)] = calls
     assert (config.data.name, config.data.root) == ("ogbg-molesol", "R")
     assert list(config.models) == ["moe-gin", "gin-active", "gin-total", "gcn"]
     assert (config.seeds, config.trials.count, config.optim.lr) == ((2, 3, 4), 7, 0.5)
     assert (given["offline"], given["yes"], given["resume"]) == (True, False, True)
+    assert given["data_root"] == "D"
     assert (given["jobs"], given["out"], given["progress"]) == (2, tmp_path, False)
     assert load_result(tmp_path) == result(0.70, 0.71, 0.72).model_copy(
         update={"created": load_result(tmp_path).created}
@@ -71,7 +72,7 @@ def test_fewshot_rec_and_dispatch_hand_over_their_options(calls: Any, tmp_path: 
     end = f"--quiet --overwrite --out {tmp_path}"
     few = "--dataset acm --model task_expert --bank B --shots 1,5 --tasks 3 --seeds 0,4 --root R"
     assert main(f"benchmark fewshot {few} {end}".split()) == 0
-    rec = "--dataset tiktok --model VBPR,BPRMF --seeds 0..2 --root R --optim.lr 0.5"
+    rec = "--dataset tiktok --model VBPR,BPRMF --seeds 0..2 --data-root R --optim.lr 0.5"
     assert main(f"benchmark rec {rec} {end}".split()) == 0
     dispatch = "--dataset T=8,E=2 --model moe,dense --seeds 1,2 --threads 2"
     assert main(f"benchmark dispatch {dispatch} {end}".split()) == 0
