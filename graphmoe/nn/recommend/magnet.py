@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor
 
-from graphmoe.errors import ConfigError
 from graphmoe.nn.recommend.base import Recommender
 from graphmoe.nn.recommend.content_profile import ContentProfile
 from graphmoe.nn.recommend.cue_router import CueRouter, rows
@@ -17,13 +16,20 @@ from graphmoe.nn.recommend.item_walk import item_walks
 from graphmoe.nn.recommend.light_encoder import LightEncoder
 from graphmoe.nn.recommend.magnet_explain import explain_pairs
 from graphmoe.nn.recommend.magnet_loss import magnet_loss
+from graphmoe.nn.recommend.magnet_pairs import pair_factors
+from graphmoe.nn.recommend.magnet_settings import check_settings
 from graphmoe.nn.recommend.magnet_side import MagnetSide
 from graphmoe.nn.recommend.modality_cues import ModalityCues
 from graphmoe.nn.recommend.node_traits import NodeTraits
 from graphmoe.nn.recommend.pair_experts import PairExperts
-from graphmoe.nn.recommend.pair_ranking import PairFactors, rank_scores
+from graphmoe.nn.recommend.pair_ranking import rank_scores
 from graphmoe.nn.recommend.routing_loads import RoutingLoads
-from graphmoe.nn.recommend.structured_experts import ROLES, StructuredExperts, dense_gates
+from graphmoe.nn.recommend.structured_experts import (
+    ROLES,
+    StructuredExperts,
+    dense_gates,
+    even_routing,
+)
 from graphmoe.ops import SparseOperator, gcn_normalize
 from graphmoe.registry import recommenders
 from graphmoe.transforms.content_knn import content_graphs
@@ -37,8 +43,6 @@ if TYPE_CHECKING:
 Prepared: TypeAlias = tuple[MagnetSide, MagnetSide, SparseOperator]
 #: Collaborative vectors, cues and traits of some users or items.
 Part: TypeAlias = tuple[Tensor, Tensor, Tensor]
-LEVELS = ("representation", "score")
-ROUTED_BY = ("both", "users", "chance")
 
 
 @recommenders.add
@@ -151,25 +155,16 @@ class MAGNET(Recommender):
         self.cue_names = ["behaviour", *graph.modalities]
         self.num_cues = len(self.cue_names)
         num_experts = len(roles) * self.num_cues
-        if not 1 <= k <= num_experts:
-            raise ConfigError(
-                f"k is the number of experts a node is given: expected 1 <= k <= {num_experts} "
-                f"({len(roles)} roles of {self.num_cues} cues), got k={k}"
-            )
-        if level not in LEVELS:
-            raise ConfigError(f"level is one of {', '.join(LEVELS)}, got {level!r}")
-        if routed_by not in ROUTED_BY:
-            raise ConfigError(f"routed_by is one of {', '.join(ROUTED_BY)}, got {routed_by!r}")
-        if level == "score" and not (moe and routed_by == "both"):
-            raise ConfigError(
-                "experts at the level of scores are routed by both sides of a pair: expected "
-                f"moe=True and routed_by='both', got moe={moe} and routed_by={routed_by!r}"
-            )
-        if not ego and min(num_layers, content_layers) < 1:
-            raise ConfigError(
-                "without layers there are only the vectors themselves: expected num_layers >= 1 "
-                f"and content_layers >= 1, or ego=True; got {num_layers} and {content_layers}"
-            )
+        check_settings(
+            k=k,
+            num_roles=len(roles),
+            num_cues=self.num_cues,
+            level=level,
+            routed_by=routed_by,
+            moe=moe,
+            ego=ego,
+            layers=(num_layers, content_layers),
+        )
         self.level = level
         self.embedding_dim, self.k, self.num_neighbours = embedding_dim, k, num_neighbours
         self.side_weight, self.content_weight = side_weight, content_weight
@@ -261,23 +256,8 @@ class MAGNET(Recommender):
             told |= self.fusion.by_degree(self.user_degree, self.item_degree)
         if not self.moe:
             return told
-        schedule = self.routing.router.schedule
         self.routing.router.step()
-        h_s, h_c, share = schedule.monitors
-        return {
-            **told,
-            "stage": schedule.stage,
-            "trigger_epoch": schedule.trigger_epoch,
-            "trigger_reason": schedule.reason,
-            "ramp": schedule.ramp,
-            "lambda_c": float(schedule.lambda_c),
-            "lambda_s": float(schedule.lambda_s),
-            "noise": float(schedule.noise),
-            "entropy_sample": h_s,
-            "entropy_mean": h_c,
-            "largest_share": share,
-            **self.loads.take(),
-        }
+        return {**told, **self.routing.router.schedule.told(), **self.loads.take()}
 
     @property
     def neighbours(self) -> list[SparseOperator]:
@@ -314,10 +294,11 @@ class MAGNET(Recommender):
         """
         left, right = (self.stack(*part[:2]) for part in (users, items))
         if not self.moe:
-            routing, of_users, of_items = None, self._even(left), self._even(right)
+            routing, of_users = None, even_routing(left, self.experts.num_experts)
+            of_items = even_routing(right, self.experts.num_experts)
         elif self.routed_by == "users":
             routing = of_users = self.routing((left, users[2]))
-            of_items = self._even(right)
+            of_items = even_routing(right, self.experts.num_experts)
         else:
             routing = self.routing((left, users[2]), (right, items[2]))
             of_users = rows(routing, slice(0, left.size(0)))
@@ -393,31 +374,12 @@ class MAGNET(Recommender):
         if self.pairs is None:
             scores = prepared[0].final[users] @ prepared[1].final.t()
         else:
-            factors = self.factors(prepared[0].rows(users), prepared[1])
+            factors = pair_factors(self, prepared[0].rows(users), prepared[1])
             scores = rank_scores(factors, torch.arange(users.numel(), device=users.device))
         if self.walk_weight:
             walks = item_walks(self.graph, users, prepared[2])
             scores[:, : self.num_items].add_(walks, alpha=self.walk_weight)
         return scores
-
-    @torch.no_grad()
-    def factors(self, users: MagnetSide, items: MagnetSide) -> PairFactors:
-        """What the exact ranking of pair-wise experts multiplies."""
-        assert self.pairs is not None
-        mixture = self.experts.mixture()
-        stacked = [self.stack(side.base, side.cues) for side in (users, items)]
-        routing = self.routing.router(self.routing.tokens(stacked[0], users.traits, "user"))
-        tokens = self.routing.tokens(stacked[1], items.traits, "item")
-        return PairFactors(
-            users.final,
-            items.final,
-            self.pairs.tower(stacked[0], mixture, "user"),
-            self.pairs.tower(stacked[1], mixture, "item"),
-            routing.logits,
-            self.pairs.logits(tokens),
-            routing.index,
-            self.pairs.weight,
-        )
 
     def explain(self, prepared: Prepared, users: Tensor, items: Tensor) -> dict[str, Tensor]:
         """What gave the score of each pair; the contributions sum to the score."""
@@ -426,10 +388,3 @@ class MAGNET(Recommender):
     def stack(self, base: Tensor, cues: Tensor) -> Tensor:
         """All cues of some nodes ``[B, M, d]``: their collaborative vectors are the first."""
         return torch.cat([base, cues], dim=1).unflatten(1, (self.num_cues, self.embedding_dim))
-
-    def _even(self, cues: Tensor) -> Routing:
-        """All experts alike."""
-        experts = self.experts.num_experts
-        index = torch.arange(experts, device=cues.device).expand(cues.size(0), -1)
-        weight = cues.new_full((cues.size(0), experts), 1 / experts)
-        return Routing(index, weight, weight)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from graphmoe.nn.recommend.item_walk import item_walks
+from graphmoe.nn.recommend.magnet_pairs import pair_factors
 from graphmoe.nn.recommend.magnet_side import MagnetSide
 from graphmoe.nn.recommend.pair_ranking import pair_parts
 from graphmoe.ops import SparseOperator
@@ -52,7 +53,7 @@ def _pair_experts(model: MAGNET, users: MagnetSide, items: MagnetSide) -> dict[s
     width = model.embedding_dim
     base = (users.final[:, :width] * items.final[:, :width]).sum(dim=1)
     each = torch.arange(base.numel(), device=base.device)
-    parts = pair_parts(model.factors(users, items), each, each)
+    parts = pair_parts(pair_factors(model, users, items), each, each)
     parts = parts.unsqueeze(2) * model.templates()
     told = {"collaborative": base}
     for k, expert in enumerate(model.expert_names):

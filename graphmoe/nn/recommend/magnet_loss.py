@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from graphmoe.nn.recommend.cue_router import rows
 from graphmoe.nn.recommend.losses import info_nce, l2_loss
-from graphmoe.nn.recommend.pair_experts import pair_routing
+from graphmoe.nn.recommend.magnet_pairs import pair_margin
 from graphmoe.typing import Routing
 
 if TYPE_CHECKING:
-    from graphmoe.nn.recommend.magnet import MAGNET, Part
+    from graphmoe.nn.recommend.magnet import MAGNET
 
 #: Nodes of a batch that take part in a contrast; its cost is quadratic in them.
 CONTRASTED = 512
@@ -54,7 +53,7 @@ def magnet_loss(
         final_users, final_items = user_base + user_side, item_base + item_side
     else:
         final_users, final_items = user_base, item_base
-        added, routing = _pairs(model, *sides, u, p, n)
+        added, routing = pair_margin(model, *sides, u, p, n)
     a, b, c = (
         final_users.index_select(0, u),
         final_items.index_select(0, p),
@@ -95,32 +94,6 @@ def magnet_loss(
         if model.route_reg:
             terms["routing"] = _routing_loss(model, routing)
     return terms
-
-
-def _pairs(
-    model: MAGNET,
-    users: Part,
-    items: Part,
-    u: Tensor,
-    p: Tensor,
-    n: Tensor,
-) -> tuple[Tensor, Routing]:
-    """What experts add to a positive more than to its negative, and the positives' routing."""
-    assert model.pairs is not None
-    mixture = model.experts.mixture()
-    cues = [model.stack(*part[:2]) for part in (users, items)]
-    left = model.pairs.tower(cues[0], mixture, "user")[u]
-    right = model.pairs.tower(cues[1], mixture, "item")
-    routed = model.routing.router(model.routing.tokens(cues[0], users[2], "user"))
-    routed = rows(routed, u)
-    logits = model.pairs.logits(model.routing.tokens(cues[1], items[2], "item"))
-    found, routings = [], []
-    for item in (p, n):
-        routing = pair_routing(routed, logits[item])
-        said = (left * right[item]).sum(dim=2).gather(1, routing.index)
-        found.append((routing.weight * said).sum(dim=1))
-        routings.append(routing)
-    return model.pairs.weight * (found[0] - found[1]), routings[0]
 
 
 def _routing_loss(model: MAGNET, routing: Routing) -> Tensor:

@@ -148,3 +148,10 @@ def dense_gates(routing: Routing, num_experts: int) -> Tensor:
         weight = weight.masked_fill(~routing.mask, 0)
     empty = weight.new_zeros(weight.size(0), num_experts)
     return empty.scatter_add(1, routing.index, weight)
+
+
+def even_routing(tokens: Tensor, num_experts: int) -> Routing:
+    """All experts alike for each of some nodes ``[N, *]``."""
+    index = torch.arange(num_experts, device=tokens.device).expand(tokens.size(0), -1)
+    weight = tokens.new_full((tokens.size(0), num_experts), 1 / num_experts)
+    return Routing(index, weight, weight)

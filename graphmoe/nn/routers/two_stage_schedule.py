@@ -241,6 +241,22 @@ class TwoStageSchedule(Float32Buffers):
         h_s, h_c, share = self._monitors.tolist()
         return h_s, h_c, share
 
+    def told(self) -> dict[str, str | float | None]:
+        """Where it stands, as plain values for the record of an epoch."""
+        h_s, h_c, share = self.monitors
+        return {
+            "stage": self.stage,
+            "trigger_epoch": self.trigger_epoch,
+            "trigger_reason": self.reason,
+            "ramp": self.ramp,
+            "lambda_c": float(self.lambda_c),
+            "lambda_s": float(self.lambda_s),
+            "noise": float(self.noise),
+            "entropy_sample": h_s,
+            "entropy_mean": h_c,
+            "largest_share": share,
+        }
+
     @property
     def ramp(self) -> float:
         r""":math:`\rho`: 0 in coverage, 1 when the ramp is done. Stop early only from then on."""

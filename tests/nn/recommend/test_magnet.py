@@ -15,6 +15,7 @@ from graphmoe.nn.recommend import MAGNET
 from graphmoe.nn.recommend.content_profile import ContentProfile
 from graphmoe.nn.recommend.graph import InteractionGraph
 from graphmoe.nn.recommend.item_walk import item_walks
+from graphmoe.nn.recommend.magnet_pairs import pair_factors
 from graphmoe.nn.recommend.modality_cues import ModalityCues
 from graphmoe.nn.recommend.pair_ranking import pair_scores
 
@@ -112,7 +113,7 @@ def test_pair_level_scores_are_those_of_single_pairs() -> None:
     prepared = model.prepare()
     users, items = prepared[:2]
     one, other = torch.tensor([5, 2, 9]), torch.tensor([1, 19, 0])
-    expected = pair_scores(model.factors(users, items), one, other)
+    expected = pair_scores(pair_factors(model, users, items), one, other)
     found = model.score(prepared, one)[torch.arange(3), other]
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
