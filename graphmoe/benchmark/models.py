@@ -38,13 +38,23 @@ class Costs:
 def make_model(name: str, hyper: Mapping[str, Any], task: TaskData, seed: int = 0) -> nn.Module:
     """A fresh model; the global random state of torch is left as it was.
 
+    Args:
+        name: One of ``graphmoe.nn.models.MODELS``, or ``"pretrained"``: experts of the bank that
+            ``hyper`` names.
+        hyper: Its hyper-parameters.
+        task: What it is for.
+        seed: Of its weights.
+
     Raises:
         ConfigError: There is no such model, or an argument does not fit the model or the task.
     """
+    from graphmoe.benchmark.pretrained import PRETRAINED, pretrained_model
     from graphmoe.nn.models.build_model import build_model
 
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
+        if name == PRETRAINED:
+            return pretrained_model(task, **hyper)
         return build_model(name, task, **hyper)
 
 

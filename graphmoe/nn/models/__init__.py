@@ -12,6 +12,7 @@ from graphmoe.nn.models.moe_ffn import MoEFFN
 from graphmoe.nn.models.moe_gnn import MoEGNN
 from graphmoe.nn.models.moe_transformer_block import MoETransformerBlock
 from graphmoe.nn.models.multi_view_encoder import MultiViewEncoder
+from graphmoe.nn.models.pretrained_experts import PretrainedExperts
 from graphmoe.nn.models.semantic_attention import SemanticAttention
 from graphmoe.nn.models.virtual_node import VirtualNode
 
@@ -27,6 +28,7 @@ __all__ = [
     "MoEGNN",
     "MoETransformerBlock",
     "MultiViewEncoder",
+    "PretrainedExperts",
     "SemanticAttention",
     "TaskShape",
     "VirtualNode",

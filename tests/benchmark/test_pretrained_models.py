@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from graphmoe.benchmark.models import cost_of, make_model
+from graphmoe.benchmark.planted import planted_nodes
+from graphmoe.benchmark.task_data import TaskData
+from graphmoe.checkpoint import ExpertBank
+from graphmoe.errors import ConfigError, MissingDataError
+from graphmoe.nn.models import MultiViewEncoder, PretrainedExperts
+
+
+@pytest.fixture
+def bank(tmp_path):
+    experts = ExpertBank()
+    for name, depth in (("here", 1), ("there", 2)):
+        experts.add(name, MultiViewEncoder(16, 8, K=depth))
+    experts.save(tmp_path / "bank")
+    return str(tmp_path / "bank")
+
+
+@pytest.fixture
+def task():
+    return planted_nodes(200, 600, 20, 4)
+
+
+def test_experts_of_a_bank_are_the_model(task, bank):
+    model = make_model("pretrained", {"bank": bank, "k": 1, "hidden_channels": 4}, task)
+    assert isinstance(model, PretrainedExperts)
+    assert model(task.graphs).shape == (task.graphs.num_nodes, task.num_outputs)
+    again = make_model("pretrained", {"bank": bank, "k": 1, "hidden_channels": 4}, task)
+    for own, other in zip(model.parameters(), again.parameters(), strict=True):
+        torch.testing.assert_close(own, other, rtol=0, atol=0)
+    costs = cost_of("pretrained", {"bank": bank, "k": 1}, task, flops=True)
+    assert costs.active < costs.total
+    assert costs.flops_of == "node"
+    one = make_model("pretrained", {"bank": bank, "names": ["there"], "tuning": "fine"}, task)
+    assert [expert.encoder.K for expert in one.experts] == [2]
+    stored = ExpertBank.load(bank)["there"].state_dict()
+    kept = one.experts[0].encoder.state_dict()
+    torch.testing.assert_close(kept["lin.weight"], stored["lin.weight"], rtol=0, atol=0)
+
+
+def test_messages(task, bank, tmp_path):
+    with pytest.raises(ConfigError, match="unknown setting of model 'pretrained' 'tunin'.*tuning"):
+        make_model("pretrained", {"bank": bank, "tunin": "fine"}, task)
+    with pytest.raises(ConfigError, match="tuning is one of frozen, fine"):
+        make_model("pretrained", {"bank": bank, "tuning": "half"}, task)
+    with pytest.raises(ConfigError, match="unknown expert 'her'.*'here'"):
+        make_model("pretrained", {"bank": bank, "names": ["her"]}, task)
+    with pytest.raises(MissingDataError):
+        make_model("pretrained", {"bank": str(tmp_path / "nowhere")}, task)
+    molecules = TaskData(**{**vars(task), "level": "graph", "name": "ogbg-molbace"})
+    with pytest.raises(ConfigError, match="tasks on nodes, 'ogbg-molbace' is one on graphs"):
+        make_model("pretrained", {"bank": bank}, molecules)
