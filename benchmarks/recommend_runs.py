@@ -31,7 +31,16 @@ from graphmoe.evaluation import evaluate_ranking
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "rec"
 OURS = "MAGNET"
-BASELINES = ("Popularity", "ItemKNN", "BPRMF", "LightGCN", "VBPR", "FREEDOM", "MGCN")
+BASELINES = (
+    "Popularity",
+    "ItemKNN",
+    "RandomWalk",
+    "BPRMF",
+    "LightGCN",
+    "VBPR",
+    "FREEDOM",
+    "MGCN",
+)
 #: What each ablation changes in our model; ``features`` is done to the data. Those that the paper
 #: has are the first four, defined by us.
 ABLATIONS: dict[str, dict[str, Any]] = {

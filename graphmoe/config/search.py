@@ -29,6 +29,7 @@ SPACES: dict[str, Space] = {
         "model.hyper.by": {"choice": ["content", "company"]},
         "model.hyper.k": {"choice": [5, 10, 20, 50, 100, 200]},
     },
+    "RandomWalk": {"model.hyper.steps": {"choice": [1, 2, 3, 4, 5, 6]}},
     "BPRMF": {**_LR, "model.hyper.reg_weight": {"log": [1e-5, 1e-1]}},
     "LightGCN": {
         **_LR,

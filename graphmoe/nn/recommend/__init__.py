@@ -13,6 +13,7 @@ from graphmoe.nn.recommend.mgcn import MGCN
 from graphmoe.nn.recommend.modality_projection import ModalityProjection
 from graphmoe.nn.recommend.newcomers import add_items, add_users
 from graphmoe.nn.recommend.popularity import Popularity
+from graphmoe.nn.recommend.random_walk import RandomWalk
 from graphmoe.nn.recommend.vbpr import VBPR
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "MGCN",
     "ModalityProjection",
     "Popularity",
+    "RandomWalk",
     "Recommender",
     "VBPR",
     "add_items",

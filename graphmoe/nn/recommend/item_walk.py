@@ -1,4 +1,4 @@
-"""Where a walk from a user's items leads: two steps along the interactions, nothing learnt."""
+"""Where walks from a user's items lead, along the interactions; nothing is learnt."""
 
 from __future__ import annotations
 
@@ -14,35 +14,76 @@ if TYPE_CHECKING:
     from graphmoe.ops import SparseOperator
 
 
+#: Users whose walks are held at once where single pairs are asked for.
+_BLOCK = 1024
+
+
 def item_walks(
-    graph: InteractionGraph, users: Tensor, history: SparseOperator | None = None
+    graph: InteractionGraph,
+    users: Tensor,
+    history: SparseOperator | None = None,
+    steps: int = 1,
 ) -> Tensor:
     r"""The chances of all items to be met, summed over the items of each user.
 
     .. math::
-        w(u, i) = \sum_{j \in N(u)} P(i \mid j), \qquad
-        P(i \mid j) = \sum_{v \in N(j) \cap N(i)} \frac{1}{d_j\, n_v}
+        w(u, i) = \sum_{j \in N(u)} (P^s)_{ji}, \qquad
+        P_{ji} = \sum_{v \in N(j) \cap N(i)} \frac{1}{d_j\, n_v}
 
-    :math:`P(i \mid j)` being a random walk from item :math:`j` to one of its users and on to one of
+    :math:`P_{ji}` being a random walk from item :math:`j` to one of its users and on to one of
     theirs: the :math:`P^3` of `"Random Walks in Recommender Systems: Exact Computation and
-    Simulations" <https://doi.org/10.1145/2567948.2579244>`_ (WWW 2014). Two sparse products, linear
-    in interactions; no array of items times items.
+    Simulations" <https://doi.org/10.1145/2567948.2579244>`_ (WWW 2014). Two sparse products a step,
+    linear in interactions; no array of items times items.
 
     Args:
         graph: Training interactions.
         users: Their numbers ``[B]``.
         history: Whose places are the items of each user, new ones behind those of the graph,
             ``[U + N, I]``. (default: those of the graph)
+        steps: Steps :math:`s` of a walk.
 
     **Shapes:** ``[B]`` to ``[B, I]``.
     """
     mean = graph.mean_of_history
     own = mean if history is None else history
+    mean = mean.to(dtype=own.dtype)
     position, place = expand_rows(own, users)
     item = own.col[place].long()
     start = torch.zeros(graph.num_items, users.numel(), dtype=mean.dtype, device=users.device)
     # An item that nobody trained on leads nowhere, whatever it is divided by.
-    start[item, position] = 1 / graph.item_degree[item].clamp_min(1).to(mean.dtype)
-    met = mean @ start  # how much of it each user sees, over the length of their history
+    inverse = 1 / graph.item_degree.clamp_min(1).to(mean.dtype)
+    start[item, position] = inverse[item]
     degree = graph.user_degree.to(mean.dtype).unsqueeze(1)
-    return mean.rmatmul(met * degree).t()
+    for step in range(steps):
+        if step:
+            start = start * inverse.unsqueeze(1)
+        # How much of it each user sees, over the length of their history; and on to their items.
+        start = mean.rmatmul((mean @ start) * degree)
+    return start.t()
+
+
+def walked_pairs(
+    graph: InteractionGraph,
+    users: Tensor,
+    items: Tensor,
+    history: SparseOperator | None = None,
+    steps: int = 1,
+) -> Tensor:
+    """The same for single pairs ``[B]``; items that came after training are not reached.
+
+    Args:
+        graph: Training interactions.
+        users: Their numbers ``[B]``.
+        items: One for each ``[B]``.
+        history: As of :func:`item_walks`.
+        steps: Likewise.
+    """
+    distinct, row = users.unique(return_inverse=True)
+    dtype = None if history is None else history.dtype
+    found = torch.zeros(items.numel(), dtype=dtype, device=items.device)
+    for part in distinct.split(_BLOCK):
+        walks = item_walks(graph, part, history, steps)
+        here = torch.isin(users, part) & (items < graph.num_items)
+        place = torch.searchsorted(part, distinct[row[here]])
+        found[here] = walks[place, items[here]]
+    return found

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from graphmoe.nn.recommend.item_walk import item_walks
+from graphmoe.nn.recommend.item_walk import walked_pairs
 from graphmoe.nn.recommend.magnet_pairs import pair_factors
 from graphmoe.nn.recommend.magnet_side import MagnetSide
 from graphmoe.nn.recommend.pair_ranking import pair_parts
@@ -68,14 +68,7 @@ def _walked(
     """What the walks gave; items that came after training are not reached."""
     if not model.walk_weight:
         return {}
-    distinct, row = users.unique(return_inverse=True)
-    found = torch.zeros(items.numel(), device=items.device)
-    for part in distinct.split(1024):
-        walks = item_walks(model.graph, part, history)
-        here = torch.isin(users, part) & (items < model.num_items)
-        place = torch.searchsorted(part, distinct[row[here]])
-        found[here] = model.walk_weight * walks[place, items[here]]
-    return {"walks": found}
+    return {"walks": model.walk_weight * walked_pairs(model.graph, users, items, history)}
 
 
 def _likeness(model: MAGNET, users: MagnetSide, items: MagnetSide) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ model           new users                                  new items
 ==============  =========================================  =======================================
 ``popularity``  as anybody                                 their popularity is 0
 ``item_knn``    by their history                           by their content neighbours
+``random_walk`` by their history                           no walk leads there: 0
 ``bprmf``       no: a user is a learnt vector              no: an item is a learnt vector
 ``lightgcn``    :math:`\frac{1}{L+1} \sum_{l=0}^{L-1}      no: an item has no content
                 \sum_{i \in h} \hat{r}_i e^{(l)}_i`
@@ -47,6 +48,7 @@ from graphmoe.nn.recommend.item_knn import ItemKNN
 from graphmoe.nn.recommend.lightgcn import LightGCN
 from graphmoe.nn.recommend.mgcn import MGCN
 from graphmoe.nn.recommend.popularity import Popularity
+from graphmoe.nn.recommend.random_walk import RandomWalk
 from graphmoe.nn.recommend.vbpr import VBPR
 from graphmoe.ops import SparseOperator
 from graphmoe.ops.light_propagation import light_propagate
@@ -186,6 +188,11 @@ def _(
         has = torch.stack([present[name] for name in near], dim=1).to(views.device)
     content = views.new_zeros(views.size(0), views.size(2))
     return users, torch.cat([items, model.fuser(content, views, has)])
+
+
+@add_users.register
+def _(model: RandomWalk, prepared: SparseOperator, history: SparseOperator) -> SparseOperator:
+    return stacked_rows(prepared, history.to(prepared.device, prepared.dtype))
 
 
 @add_users.register

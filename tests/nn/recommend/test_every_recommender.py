@@ -32,6 +32,7 @@ ENTRIES: dict[str, dict[str, Any]] = {
     "MAGNET": {"embedding_dim": 8, "num_neighbours": 4, "content_rank": 4, "loo": True},
     "MGCN": {"embedding_dim": 8, "k": 4, "contrast_weight": 0.1, "reg_weight": 1e-2},
     "Popularity": {},
+    "RandomWalk": {"steps": 2},
     "VBPR": {"embedding_dim": 8},
 }
 REGISTERED = {
