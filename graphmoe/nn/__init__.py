@@ -5,13 +5,22 @@ from graphmoe.nn.diagnostics import RoutingRecorder, RoutingReport, debug
 from graphmoe.nn.experts import MLPExperts
 from graphmoe.nn.fusion import PrototypeFusion, TaskExpertFusion
 from graphmoe.nn.models import (
+    AtomEncoder,
+    BondEncoder,
     GraphInfomax,
+    GraphPredictor,
     MeanViewEncoder,
     MoEFFN,
     MoEGNN,
     MoETransformerBlock,
     MultiViewEncoder,
+    PretrainedExperts,
     SemanticAttention,
+    TaskShape,
+    VirtualNode,
+    build_model,
+    dense_twin,
+    match_width,
 )
 from graphmoe.nn.routers import (
     AttentionRouter,
@@ -26,11 +35,14 @@ from graphmoe.nn.routers import (
 from graphmoe.nn.upcycling import fold, prune, upcycle
 
 __all__ = [
+    "AtomEncoder",
     "AttentionRouter",
+    "BondEncoder",
     "DynamicRouter",
     "EntropyTriggeredRouter",
     "ExpertChoiceRouter",
     "GraphInfomax",
+    "GraphPredictor",
     "MLPExperts",
     "MeanViewEncoder",
     "MoEConv",
@@ -39,6 +51,7 @@ __all__ = [
     "MoETransformerBlock",
     "MultiViewEncoder",
     "NoisyTopKRouter",
+    "PretrainedExperts",
     "PrototypeFusion",
     "Router",
     "RoutingRecorder",
@@ -46,9 +59,14 @@ __all__ = [
     "SemanticAttention",
     "SimilarityRouter",
     "TaskExpertFusion",
+    "TaskShape",
     "TopKRouter",
+    "VirtualNode",
+    "build_model",
     "debug",
+    "dense_twin",
     "fold",
+    "match_width",
     "prune",
     "upcycle",
 ]
