@@ -48,7 +48,7 @@ def draw_entropy(records: Sequence[Mapping[str, Any]], path: Path, title: str = 
         ("specialise", "#56B4E9", None, "ramp to specialise"),
         ("hold", "#F0E442", "//", "hold"),
     ):
-        for n, (begin, end) in enumerate(_spans(told, stage)):
+        for n, (begin, end) in enumerate(stage_spans(told, stage)):
             # A record tells the stage that its epoch's end decided on: that of the next epoch.
             axes.axvspan(begin, end + 1, facecolor=colour, hatch=hatch, alpha=0.25,
                          edgecolor=_GREY, linewidth=0, label=None if n else label)  # fmt: skip
@@ -211,7 +211,7 @@ def draw_metric_by_degree(
     save_figure(figure, path)
 
 
-def _spans(records: Sequence[Mapping[str, Any]], stage: str) -> list[tuple[int, int]]:
+def stage_spans(records: Sequence[Mapping[str, Any]], stage: str) -> list[tuple[int, int]]:
     """First and last epoch of every stretch of ``stage``; of specialise, while the ramp rises."""
     spans: list[tuple[int, int]] = []
     for record in records:

@@ -21,6 +21,7 @@ from graphmoe.cli.parser import (
     settings,
     words,
 )
+from graphmoe.cli.report_command import add_report
 from graphmoe.config import FuseConfig, PretrainConfig, RecommendConfig
 
 
@@ -70,6 +71,7 @@ def build_parser() -> Parser:
     )
 
     add_benchmark(top)
+    add_report(top)
 
     data = branch(top, "data", "which graphs there are, and what is in them")
     leaf(data, "ls", "list the graphs and interactions that have a name", data_root)

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from graphmoe.api.recommend_pictures import (
-    _spans,
     draw_entropy,
     draw_expert_load,
     draw_metric_by_degree,
     draw_modality_weights,
+    stage_spans,
 )
 
 EXPERTS = [f"{cue} {role}" for cue in "bia" for role in ("dominant", "balanced", "complementary")]
@@ -45,13 +45,13 @@ def is_picture(path: Path) -> bool:
     return path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 5_000
 
 
-def test_spans_of_a_stage_follow_the_records() -> None:
+def teststage_spans_of_a_stage_follow_the_records() -> None:
     records = epochs()
-    assert _spans(records, "hold") == [(26, 29)]
+    assert stage_spans(records, "hold") == [(26, 29)]
     # The ramp is done at epoch 28, so what comes after the hold is not shaded again.
-    assert _spans(records, "specialise") == [(18, 25)]
-    assert _spans(epochs(hold=range(0)), "specialise") == [(18, 27)]
-    assert _spans(records[:17], "specialise") == []
+    assert stage_spans(records, "specialise") == [(18, 25)]
+    assert stage_spans(epochs(hold=range(0)), "specialise") == [(18, 27)]
+    assert stage_spans(records[:17], "specialise") == []
 
 
 def test_entropy_load_weights_and_metrics_are_drawn(tmp_path: Path) -> None:
