@@ -16,6 +16,7 @@ from graphmoe.checkpoint import store
 from graphmoe.checkpoint.build import ALIGNMENT, build_expert
 from graphmoe.checkpoint.files import real_folder
 from graphmoe.checkpoint.manifest import ExpertManifest, check_expert_name
+from graphmoe.checkpoint.shared import SharedExperts
 from graphmoe.errors import ConfigError, VerificationError, unknown_name
 from graphmoe.typing import PathLike
 
@@ -29,7 +30,7 @@ class _Entry:
     alignment: dict[str, Tensor] | None = None
 
 
-class ExpertBank:
+class ExpertBank(SharedExperts):
     """Pre-trained experts by name.
 
     A bank lives in memory; once loaded from a folder or saved to one it is bound to it, and
@@ -95,8 +96,7 @@ class ExpertBank:
             return  # a bound bank is written as it changes
         for name in self.names:
             entry = self._entries[name]
-            tensors = _tensors(self._module(name), self.alignment(name))
-            entry.manifest = store.write_expert(root, entry.manifest, tensors, overwrite)
+            entry.manifest = store.write_expert(root, entry.manifest, self.tensors(name), overwrite)
         self.path = root
 
     def add(
@@ -184,6 +184,10 @@ class ExpertBank:
         """Tensors of the feature projection fitted on the graph ``name`` was trained on."""
         self._module(name)
         return dict(self._entry(name).alignment or {})
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """All that ``name`` has in its file: weights, buffers, and the feature projection."""
+        return _tensors(self._module(name), self.alignment(name))
 
     def embed(self, data: Data, K: int | None = None) -> dict[str, Tensor]:
         """Embed one multi-view graph with every expert.

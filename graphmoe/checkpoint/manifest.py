@@ -78,6 +78,8 @@ class ExpertManifest(BaseModel):
         views: Names of that graph's views, in order.
         alignment: How that graph's features were brought to the common width.
         settings: The settings of the training.
+        licence: Under which its makers share it, such as ``"mit"``; ``None``: they did not say.
+        intended_use: What its makers share it for, in their words.
         versions: Versions of the libraries that wrote it.
         created: When it was written, UTC, ISO 8601.
         files: Hash and size of each file; filled in when it is written.
@@ -97,6 +99,8 @@ class ExpertManifest(BaseModel):
     views: tuple[str, ...] = ()
     alignment: dict[str, JsonValue] = {}
     settings: dict[str, JsonValue] = {}
+    licence: str | None = Field(default=None, min_length=1, max_length=100)
+    intended_use: str | None = Field(default=None, min_length=1, max_length=4000)
     versions: dict[str, str] = Field(default_factory=lambda: library_versions())
     created: str = Field(default_factory=lambda: _now())
     files: dict[str, FileRecord] = {}
@@ -129,7 +133,10 @@ class ExpertManifest(BaseModel):
 
     def dump(self) -> bytes:
         """The content of ``manifest.json``, sealed."""
-        return dump_sealed(self.model_dump(mode="json", by_alias=True))
+        content = self.model_dump(mode="json", by_alias=True)
+        # Left out where nobody has said: readers that do not know these fields refuse them.
+        unsaid = {key for key in ("licence", "intended_use") if content[key] is None}
+        return dump_sealed({key: value for key, value in content.items() if key not in unsaid})
 
     @classmethod
     def read(cls, path: Path) -> ExpertManifest:
