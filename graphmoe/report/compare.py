@@ -33,8 +33,8 @@ def compare_all(runs: Sequence[RunReport]) -> list[Block]:
             blocks += _compared(measured, found, several=len(runs) > 1)
     blocks += _by_user(runs)
     if len(runs) > 1:
-        if not blocks:
-            blocks.append(Note("These runs measured nothing in common."))
+        if all(len({run.name for run, _ in found}) == 1 for found in groups.values()):
+            blocks.append(Note("No two of these runs measured the same."))
         blocks += _environments(runs)
     return blocks
 
