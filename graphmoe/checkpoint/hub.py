@@ -53,7 +53,7 @@ def push(
     hub = _library()
     api = _api(hub, token, endpoint)
     with sharing.temporary_folder() as folder, sharing.shown_as(folder / "bank", repo_id):
-        said = {"licence": licence, "intended_use": intended_use}
+        said: dict[str, Any] = {"licence": licence, "intended_use": intended_use}
         sharing.write_shared(bank, folder / "bank", names, **said, source=repo_id)
         with _hub_errors(hub, repo_id):
             api.create_repo(repo_id, private=private, exist_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from graphmoe.typing import PathLike
 
@@ -108,7 +108,7 @@ class SharedExperts:
         if Path(source).exists() or str(source).lower().endswith(sharing.ZIP):
             bank.import_from(source, names)
         else:
-            where = {"revision": revision, "token": token, "endpoint": endpoint}
+            where: dict[str, Any] = {"revision": revision, "token": token, "endpoint": endpoint}
             hub.pull(cast("ExpertBank", bank), str(source), names, cache_dir=cache_dir, **where)
         return bank
 

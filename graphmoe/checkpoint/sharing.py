@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -42,7 +42,7 @@ def export_experts(
 ) -> Path:
     """Write experts of ``bank`` to ``path``; see :meth:`ExpertBank.export`."""
     target = Path(path)
-    said = {"licence": licence, "intended_use": intended_use}
+    said: dict[str, Any] = {"licence": licence, "intended_use": intended_use}
     if target.suffix.lower() == ZIP:
         if (target.exists() or target.is_symlink()) and not (overwrite and target.is_file()):
             raise ConfigError(f"{target} exists: choose another name or ask to overwrite it")

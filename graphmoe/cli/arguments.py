@@ -8,6 +8,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from graphmoe import __version__
 from graphmoe.cli.benchmark_arguments import add_benchmark
+from graphmoe.cli.large import add_import
 from graphmoe.cli.parser import (
     Parser,
     branch,
@@ -22,6 +23,7 @@ from graphmoe.cli.parser import (
     words,
 )
 from graphmoe.cli.report_command import add_report
+from graphmoe.cli.sharing import add_sharing
 from graphmoe.config import FuseConfig, PretrainConfig, RecommendConfig
 
 
@@ -45,7 +47,7 @@ def build_parser() -> Parser:
     leaf(experts, "verify", "read every file and compare it with its hash", _bank)
     leaf(experts, "add", "add an expert of another bank, or all", _bank, _source)
     leaf(experts, "rm", "remove experts", _bank, _names)
-    leaf(experts, "import", "add weights published by the method's authors", _bank, _file)
+    add_sharing(experts)
 
     recommend = branch(top, "recommend", "recommend items to users, from interactions and features")
     leaf(
@@ -77,6 +79,7 @@ def build_parser() -> Parser:
     leaf(data, "ls", "list the graphs and interactions that have a name", data_root)
     leaf(data, "stats", "print what was understood of a graph", _named, data_root)
     leaf(data, "validate", "list every fault of a graph at once", _named, data_root)
+    add_import(data)
     return parser
 
 
@@ -210,11 +213,6 @@ def _names(command: Parser) -> None:
 
 def _source(command: Parser) -> None:
     command.add_argument("source", type=str, help="folder of an expert, or of a whole bank")
-    _renamed(command)
-
-
-def _file(command: Parser) -> None:
-    command.add_argument("file", type=str, help="safetensors file")
     _renamed(command)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from graphmoe.cli import benchmark_commands, report_command
+from graphmoe.cli import benchmark_commands, large, report_command, sharing
 from graphmoe.cli.parser import config_of
 from graphmoe.config import FuseConfig, PretrainConfig, RecommendConfig
 from graphmoe.errors import ConfigError, DataError, nearest, unknown_name
@@ -182,7 +182,7 @@ def experts_add(options: Any) -> None:
     """Add an expert of another bank, or all of them, each verified."""
     from graphmoe.checkpoint import ExpertBank
 
-    bank, source = _opened(options.bank), Path(options.source)
+    bank, source = sharing.opened(options.bank), Path(options.source)
     if (source / "manifest.json").exists():
         folders = [source]
     else:
@@ -199,16 +199,6 @@ def experts_rm(options: Any) -> None:
 
     remove_experts(options.bank, options.names)
     print(f"removed {', '.join(options.names)}")
-
-
-def experts_import(options: Any) -> None:
-    """Add weights published by the method's authors."""
-    from graphmoe.checkpoint import import_legacy
-
-    name = options.name or Path(options.file).stem
-    expert, manifest = import_legacy(options.file, name)
-    _opened(options.bank).add(name, expert, manifest, overwrite=options.overwrite)
-    print(f"added {name}")
 
 
 def data_ls(options: Any) -> None:
@@ -282,11 +272,12 @@ COMMANDS: dict[str, Callable[[Any], None]] = {
     "experts verify": experts_verify,
     "experts add": experts_add,
     "experts rm": experts_rm,
-    "experts import": experts_import,
+    **sharing.COMMANDS,
     "data ls": data_ls,
     "data stats": data_stats,
     "data validate": data_validate,
     **benchmark_commands.COMMANDS,
+    **large.COMMANDS,
     "report": report_command.report,
 }
 
@@ -298,13 +289,6 @@ def _fetch(options: Any, graphs: Iterable[str]) -> None:
 
         for graph in graphs:
             load_graph(graph, options.data_root, download=True)
-
-
-def _opened(path: str) -> Any:
-    """The bank at ``path``, or a new one that will be written there."""
-    from graphmoe.checkpoint import ExpertBank
-
-    return ExpertBank.load(path, verify=False) if Path(path).exists() else ExpertBank(path)
 
 
 def _print_table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> None:

@@ -256,7 +256,8 @@ def test_extra_files_of_an_archive_are_never_written(bank: ExpertBank, tmp_path:
     shared = bank.export(tmp_path / "shared")
     (shared / "wine" / "run.py").write_text("raise SystemExit")
     (shared / "model.pkl").write_bytes(b"\x80\x04.")
-    archive.pack(shared, tmp_path / "a.zip", [*folder_files() - set(NAMES), "wine/run.py", "model.pkl"])  # fmt: skip # noqa: E501
+    files = [*folder_files() - set(NAMES), "wine/run.py", "model.pkl"]
+    archive.pack(shared, tmp_path / "a.zip", files)
     (tmp_path / "to").mkdir()
     archive.unpack(tmp_path / "a.zip", tmp_path / "to")
     assert everything(tmp_path / "to") == folder_files() - {"README.md"}
