@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +17,9 @@ __all__ = ["report"]
 
 
 def report(
-    runs: Sequence[PathLike] | PathLike, out: PathLike = "report.html", title: str | None = None
+    runs: Sequence[PathLike] | PathLike,
+    out: PathLike = "report.html",
+    title: str | None = None,
 ) -> Path:
     """Write one HTML file about runs; it needs no network, neither now nor when it is read.
 
@@ -39,7 +42,7 @@ def report(
         >>> report(["run", "other"], "report.html")  # doctest: +SKIP
         PosixPath('report.html')
     """
-    paths = [Path(run) for run in ([runs] if isinstance(runs, (str, Path)) else runs)]
+    paths = [Path(run) for run in ([runs] if isinstance(runs, (str, os.PathLike)) else runs)]
     place = Path(out)
     if not paths:
         raise ConfigError("a report needs at least one run")

@@ -86,11 +86,9 @@ def _row(name: str, scores: Scores, shift: int) -> Row:
 
 def _by_user(runs: Sequence[RunReport]) -> list[Block]:
     """Recommenders over the same users: paired bootstrap, the first run minus each other."""
-    ours, *others = [run for run in runs if run.kind == "recommend"] or [None]
+    there = [run for run in runs if run.kind == "recommend"]
     blocks: list[Block] = []
-    for theirs in others:
-        if ours is None or theirs is None:
-            continue
+    for ours, theirs in zip(there[:1] * len(there), there[1:], strict=False):
         try:
             told = compare_runs(ours.path, theirs.path)
         except DataError as error:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphmoe.report.blocks import Plot, Table
-from graphmoe.report.text import figure_text, number
+from graphmoe.report.text import figure_text, number, side_text
 
 #: Of Okabe and Ito, those that can be seen on white and on black.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A8A8A")
@@ -111,6 +111,7 @@ def lines(
         "xaxis": {"title": {"text": figure_text(x)}},
         "yaxis": {"title": {"text": figure_text(y)}},
         "showlegend": len(data) > 1,
+        "height": 360 + 14 * max(0, len(data) - 6),
     }
     return Plot(name, title, said, data, _layout(wanted, layout))
 
@@ -154,11 +155,12 @@ def heat(
         "colorbar": {"title": {"text": figure_text(value)}, "thickness": 12},
     }
     step = max(1, len(tops) // 12)
+    beside = [side_text(r) for r in rows]
     wanted = {
-        "height": 170 + 22 * len(names),
+        "height": 170 + _rows_height(beside, 22),
         "xaxis": _named(tops, x, step),
         # Reversed: a table is read from the top.
-        "yaxis": {**_named(names, y), "autorange": "reversed"},
+        "yaxis": {**_named(beside, y), "autorange": "reversed"},
     }
     best = [
         f"{rows[max(range(len(rows)), key=lambda r: z[r][c] or 0)]} for {columns[c]}"
@@ -236,7 +238,7 @@ def intervals(name: str, title: str, found: Sequence[Interval], x: str, zero: bo
         x: What goes to the right.
         zero: Mark zero, for differences.
     """
-    names = [figure_text(one.label) for one in found]
+    names = [side_text(one.label) for one in found]
     ends = [(f.value if f.low is None else f.low, f.value if f.high is None else f.high)
             for f in found]  # fmt: skip
     told = [
@@ -262,7 +264,7 @@ def intervals(name: str, title: str, found: Sequence[Interval], x: str, zero: bo
         "hovertemplate": "%{text}<extra></extra>",
     }
     wanted: dict[str, Any] = {
-        "height": 150 + 30 * len(names),
+        "height": 150 + _rows_height(names, 30),
         "xaxis": {"title": {"text": figure_text(x)}, "zeroline": zero},
         "yaxis": {**_named(names, ""), "range": [len(names) - 0.5, -0.5]},
         "showlegend": False,
@@ -310,6 +312,11 @@ def points(
     return Plot(name, title, about, data, _layout(wanted))
 
 
+def _rows_height(names: Sequence[str], least: int) -> int:
+    """Room for one row a name, all as high as the one of most lines."""
+    return len(names) * max(least, *(15 * (name.count("<br>") + 1) for name in ("", *names)))
+
+
 def _named(names: Sequence[str], title: str, step: int = 1) -> dict[str, Any]:
     """An axis of names: places are numbers, so that equal names and '1e3' stay what they are."""
     shown = range(0, len(names), step)
@@ -327,7 +334,8 @@ def _layout(wanted: Mapping[str, Any], more: Mapping[str, Any] | None = None) ->
     joined = {
         "height": 360,
         "margin": {"l": 56, "r": 16, "t": 16, "b": 56},
-        "legend": {"orientation": "h", "y": -0.25},
+        # Above: names of groups, turned where they are long, are below.
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
         **wanted,
     }
     for key, value in (more or {}).items():

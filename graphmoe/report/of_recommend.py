@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,7 @@ def _routing(run: RunReport, folder: Path, rows: Records, seed: int) -> None:
         run.add("routing", heat("templates", title, tables["templates"].tolist(), experts, cues,
                                 "cue", "expert", "share"))  # fmt: skip
         for side in ("user", "item"):
-            z = _gaps(tables[f"{side}_load"]).T.tolist()
+            z = _rows(tables[f"{side}_load"].T)
             buckets = [str(b) for b in tables[f"{side}_bucket"].tolist()]
             title = f"Who works for {side}s of each degree, seed {seed}"
             drawn = heat(f"{side}-load", title, z, experts, buckets, "training interactions",
@@ -135,9 +136,9 @@ def _routing(run: RunReport, folder: Path, rows: Records, seed: int) -> None:
             run.add("routing", drawn)
 
 
-def _gaps(values: np.ndarray) -> np.ndarray:
-    """NaN, where a bucket has nobody, as None."""
-    return np.where(np.isfinite(values), values.astype(object), None)
+def _rows(values: np.ndarray) -> list[list[float | None]]:
+    """Values row by row; NaN, where a bucket has nobody, as ``None``."""
+    return [[v if math.isfinite(v) else None for v in row] for row in values.tolist()]
 
 
 def _degrees(run: RunReport, each: Mapping[str, Mapping[str, Any]]) -> None:

@@ -6,10 +6,13 @@ import html
 import json
 import math
 import unicodedata
+from textwrap import wrap
 from typing import Any
 
 #: Longer names are cut in figures; tables have them in full.
 MOST_CHARACTERS = 48
+#: Names beside a figure are broken into lines of this many: a phone has no room for more.
+LINE, MOST_LINES = 22, 3
 
 
 def visible(value: Any) -> str:
@@ -36,6 +39,12 @@ def figure_text(value: Any, most: int = MOST_CHARACTERS) -> str:
     if len(plain) > most:
         plain = plain[: most - 1] + "…"
     return html.escape(plain, quote=False)
+
+
+def side_text(value: Any) -> str:
+    """``value`` for a name beside a figure: as :func:`figure_text`, in lines that fit a phone."""
+    lines = wrap(visible(value), LINE, max_lines=MOST_LINES, placeholder="…") or [""]
+    return "<br>".join(html.escape(line, quote=False) for line in lines)
 
 
 def script_json(content: Any) -> str:

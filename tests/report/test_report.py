@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from graphmoe.errors import (
     VerificationError,
 )
 from graphmoe.evaluation import paired_interval
-from graphmoe.report import report
+from graphmoe.report import embeddings, report
 from graphmoe.report.routing import entropy_over_time
 
 
@@ -114,7 +115,10 @@ def test_the_loss_of_an_expert_is_that_of_its_log(tmp_path: Path) -> None:
     assert tabs(page) == ["summary", "curves", "environment"]
 
 
-def test_a_recommender_shows_routing_vectors_and_degrees(tmp_path: Path) -> None:
+def test_a_recommender_shows_routing_vectors_and_degrees(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embeddings, "_tsne", embeddings._pca)  # slower, and tested below
     config = {"optim": {"max_epochs": 2}, "seeds": [0], "model": {"name": "MAGNET"}}
     recommend("planted_tastes", config=config, out=tmp_path / "run", progress=False)
     page = made(tmp_path, tmp_path / "run")
@@ -130,6 +134,12 @@ def test_a_recommender_shows_routing_vectors_and_degrees(tmp_path: Path) -> None
     [pca] = page.drawn("pca")
     assert sum(len(trace["x"]) for trace in pca["data"]) == 240
     assert len(page.drawn("items-by-degree")) == len(page.drawn("users-by-degree")) == 1
+    shutil.copytree(tmp_path / "run", tmp_path / "same")
+    both = made(tmp_path, tmp_path / "run", tmp_path / "same")
+    [by_user] = both.drawn("user-differences")
+    assert len(by_user["data"][0]["x"]) > 1
+    assert set(by_user["data"][0]["x"]) == {0.0}
+    assert "All runs were made in the same environment, as far as they tell." in both.texts
 
 
 def test_the_trigger_is_marked_where_it_was() -> None:
