@@ -168,6 +168,9 @@ def _check_sizes(wanted: dict[PurePosixPath, zipfile.ZipInfo], archive: Path) ->
     for place, entry in wanted.items():
         if entry.flag_bits & 1:
             raise VerificationError(f"{archive}: {place} is encrypted")
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            # Other methods may ask for gigabytes of memory before the first byte.
+            raise VerificationError(f"{archive}: {place} is neither stored nor deflated")
         if entry.file_size > _LIMITS[place.name]:
             raise VerificationError(
                 f"{archive}: {place} claims {entry.file_size} bytes, "

@@ -207,7 +207,12 @@ def bomb(packed: zipfile.ZipFile, files: dict[str, bytes]) -> None:
     packed.writestr("bomb/model.safetensors", bytes(64 << 20), zipfile.ZIP_DEFLATED)
 
 
+def squeezed(packed: zipfile.ZipFile, files: dict[str, bytes]) -> None:
+    packed.writestr("odd/manifest.json", files["wine/manifest.json"], zipfile.ZIP_LZMA)
+
+
 HOSTILE = {
+    "method": (squeezed, "neither stored nor deflated"),
     "parent": (add("../evil/manifest.json"), "would leave"),
     "inner parent": (add("wine/../../manifest.json"), "would leave"),
     "absolute": (add("/tmp/evil"), "would leave"),
