@@ -14,7 +14,7 @@ BUCKETS = ("cold@100", "tail@20", "tail@100", "mid@20", "mid@100", "head@20", "h
 def quality(result: Mapping[str, Any]) -> str:
     """Means over users and seeds, with ours minus each row."""
     rows = []
-    for name, row in result["rows"].items():
+    for name, row in _models(result).items():
         gap = result.get("ours minus", {}).get(name, {}).get("recall@20")
         told = "–"
         if gap:
@@ -30,12 +30,52 @@ def quality(result: Mapping[str, Any]) -> str:
 def buckets(result: Mapping[str, Any]) -> str:
     """Hit rates of held-out interactions by train degree of the item; what is recommended."""
     rows = []
-    for name, row in result["rows"].items():
+    for name, row in _models(result, "features=shuffled").items():
         cells = [spread(row.get(figure)) for figure in BUCKETS]
         cells.append(f"{row['coverage@20']['mean']:.3f}")
         cells.append(f"{row['popularity@20']['mean']:.1f}")
         rows.append([name, *cells])
     return table(["test", *BUCKETS, "coverage@20", "mean degree@20"], rows)
+
+
+def claims(result: Mapping[str, Any]) -> str:
+    """What was set out to be shown: ours, theirs, the difference with its interval, the verdict."""
+    told, rows = result["claims"], []
+    best = told["best baseline"]
+
+    def row(goal: str, found: Mapping[str, Any], theirs: float | None) -> None:
+        gap = f"{found['difference']:+.4f} ({found['low']:+.4f} to {found['high']:+.4f})"
+        other = "–" if theirs is None else f"{theirs:.4f}"
+        met = "yes" if found["held"] else "no"
+        chance = "< 0.001" if found["p"] < 1e-3 else f"{found['p']:.3f}"
+        rows.append([goal, f"{found['ours']:.4f}", other, gap, chance, met])
+
+    for figure in ("recall@20", "ndcg@20"):
+        found = told[figure]
+        row(f"{figure} 5 % above {best}, and above the peers' figure", found, found["theirs"])
+    for name, found in told["tail@100"].items():
+        row(f"tail@100 twice that of {name}", found, found["theirs"])
+    if found := told.get("cold@100"):
+        row("cold@100 three times random", found, found["random"])
+    if found := told.get("head@20"):
+        row(f"head@20 not below {best} beyond noise", found, found["theirs"])
+    if found := told.get("shuffled features lose the tail"):
+        row("tail@100 above that with shuffled features", found, found["theirs"])
+    return table(["goal", "MAGNET", "other", "difference to the goal", "p", "met"], rows)
+
+
+def elements(result: Mapping[str, Any]) -> str:
+    """What taking out an element does: full minus without, over seeds and users."""
+    rows = []
+    for name, verdict in result["claims"]["elements"].items():
+        gaps = result["ours minus"][name]
+        cells = [
+            f"{gap['difference']:+.4f} ({gap['low']:+.4f} to {gap['high']:+.4f})" if gap else "–"
+            for gap in (gaps.get(figure) for figure in ("recall@20", "ndcg@20", "tail@100"))
+        ]
+        rows.append([name, *cells, str(len(result["rows"][name]["seeds"])), verdict])
+    head = ["full minus", "recall@20", "ndcg@20", "tail@100", "seeds", "element by recall@20"]
+    return table(head, rows)
 
 
 def speed(result: Mapping[str, Any]) -> str:
@@ -67,6 +107,12 @@ def growth(result: Mapping[str, Any]) -> str:
     ]
     head = ["", "interactions", "building", "a step", "ranking of all users", "added memory"]
     return table(head, rows)
+
+
+def _models(result: Mapping[str, Any], *others: str) -> dict[str, Any]:
+    """The rows that are models, not one of them without an element."""
+    rows = result["rows"].items()
+    return {name: row for name, row in rows if row["model"] == name or name in others}
 
 
 def spread(found: Mapping[str, float] | None) -> str:

@@ -317,6 +317,8 @@ TABLES = {
     "similarity_settings": ("similarity_routing.json", similarity_settings),
     "recommend": ("recommend.json", recommend_tables.quality),
     "recommend_buckets": ("recommend.json", recommend_tables.buckets),
+    "recommend_claims": ("recommend.json", recommend_tables.claims),
+    "recommend_elements": ("recommend.json", recommend_tables.elements),
     "recommend_speed": ("recommend_speed.json", recommend_tables.speed),
     "recommend_growth": ("recommend_growth.json", recommend_tables.growth),
 }
