@@ -1,0 +1,117 @@
+r"""Propagated features :math:`\hat{A}^K X` of a large graph, kept in memory-mapped files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from graphmoe.checkpoint.files import make_folder, storage_errors, write_bytes
+from graphmoe.checkpoint.large_graph import STORAGE, LargeGraph
+from graphmoe.checkpoint.sealed import dump_sealed, load_sealed
+from graphmoe.errors import ConfigError
+from graphmoe.ops import LinearOperator
+from graphmoe.ops.strips import propagate_strips, strip_columns
+
+
+def mapped(path: Path, shape: tuple[int, int], storage: str, create: bool = False) -> Tensor:
+    """A file of raw numbers as a tensor; what is written to it goes to the file.
+
+    Args:
+        path: The file.
+        shape: Its rows and columns.
+        storage: ``"float32"`` or ``"bfloat16"``.
+        create: Make it, full of zeros, where it is not there.
+    """
+    if storage not in STORAGE:
+        raise ConfigError(f"unknown storage {storage!r}; expected {' or '.join(STORAGE)}")
+    if shape[0] * shape[1] == 0:
+        return torch.zeros(shape, dtype=STORAGE[storage])
+    kind = np.float32 if storage == "float32" else np.int16
+    size = shape[0] * shape[1] * np.dtype(kind).itemsize
+    with storage_errors(path, "map"):
+        if create and not path.exists():
+            with open(path, "wb") as file:
+                file.truncate(size)
+        array = np.memmap(path, dtype=kind, mode="r+" if create else "c", shape=shape)
+    return torch.from_numpy(array).view(STORAGE[storage])
+
+
+def features_file(graph: LargeGraph, folder: Path, storage: str = "float32") -> Tensor:
+    """The features of ``graph`` in one mapped file in ``folder``, shape :math:`(N, F)`."""
+    make_folder(folder)
+    out = mapped(folder / "x.bin", (graph.num_nodes, graph.num_features), storage, create=True)
+    for start, block in graph.feature_blocks():
+        out[start : start + len(block)] = block.to(out.dtype)
+    return out
+
+
+def propagated_file(
+    op: LinearOperator,
+    x: Tensor,
+    K: int,
+    path: Path,
+    *,
+    storage: str = "float32",
+    memory: int = 1 << 30,
+    identity: str = "",
+    order: Tensor | None = None,
+    on_strip: Callable[[int], None] | None = None,
+) -> Tensor:
+    r""":math:`A^K X` in a mapped file; what an earlier, killed call has done is kept.
+
+    Args:
+        op: The operator.
+        x: Features, shape :math:`(N, F)`.
+        K: Steps.
+        path: The file; a sealed record of how far it is stands beside it.
+        storage: Type of the stored numbers; products are formed in that of ``op``.
+        memory: Bytes for the strips of columns.
+        identity: What decides about the result; with another one it is computed anew.
+        order: Rows of ``x`` in another order, shape :math:`(N)`.
+        on_strip: Called with the number of columns that are there.
+
+    Returns:
+        Shape :math:`(N, F)`, mapped copy on write.
+    """
+    make_folder(path.parent)
+    record = path.with_name(f"{path.name}.json")
+    about = {"identity": identity, "K": K, "storage": storage, "shape": list(x.shape)}
+    columns = 0
+    if record.exists() and path.exists():
+        saved = load_sealed(record)
+        columns = saved.pop("columns", 0)
+        columns = columns if saved == about else 0
+    if columns < x.size(1):
+        if columns == 0:
+            record.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+        shape = (x.size(0), x.size(1))
+        out = mapped(path, shape, storage, create=True)
+
+        def done(stop: int) -> None:
+            _flush(path)
+            write_bytes(record, dump_sealed({**about, "columns": stop}))
+            if on_strip is not None:
+                on_strip(stop)
+
+        width = strip_columns(x.size(0), x.size(1), memory)
+        propagate_strips(op, x, K, out, width, order, columns, done)
+        del out
+    return mapped(path, (x.size(0), x.size(1)), storage)
+
+
+def _flush(path: Path) -> None:
+    """The mapped pages reach the disk before the record that speaks of them does."""
+    if not path.exists():  # nothing is kept of an empty array
+        return
+    with storage_errors(path, "write"):
+        handle = os.open(path, os.O_RDWR)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

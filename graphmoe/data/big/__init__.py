@@ -1,0 +1,1 @@
+"""Reading graphs that do not fit in memory: streams of edges and rows, and an external sort."""
