@@ -28,6 +28,7 @@ from graphmoe.config import check_recommender
 from graphmoe.data.interactions import Interactions
 from graphmoe.errors import GraphMoEError
 from graphmoe.evaluation import evaluate_ranking
+from graphmoe.training import TrainingInterruptedError
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "rec"
 OURS = "MAGNET"
@@ -228,6 +229,8 @@ def run_rows(
             for run in measure(row, data, wanted, work, jobs):
                 if (run["key"], run["seed"]) not in done:
                     _note(run, work / RUNS)
+        except TrainingInterruptedError:
+            raise  # a person wants all of it to stop, not this row alone
         except GraphMoEError as error:
             failed.append(f"{row.name}: {error}")
             print(failed[-1], file=sys.stderr, flush=True)

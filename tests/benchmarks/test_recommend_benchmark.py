@@ -14,6 +14,7 @@ import torch
 
 from graphmoe.data.interactions import Interactions, planted_interactions
 from graphmoe.evaluation import evaluate_scores
+from graphmoe.training import TrainingInterruptedError
 
 FEW = {"optim": {"max_epochs": 2, "batch_size": 64}, "model": {"hyper": {"embedding_dim": 8}}}
 
@@ -74,6 +75,24 @@ def test_a_row_that_fails_does_not_stop_the_others(
     assert "other, seed 0: recall@20 0." in capsys.readouterr().out
     lines = (work / runs.RUNS).read_text().splitlines()
     (work / runs.RUNS).write_text("\n".join(lines[:-1]) + "\n")
+
+
+def test_an_interruption_stops_all_rows(
+    data: Interactions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import recommend_runs as runs
+
+    asked = []
+
+    def interrupted(*_: object, **keywords: object) -> None:
+        asked.append(keywords["out"])
+        raise TrainingInterruptedError("stopped after epoch 3")
+
+    monkeypatch.setattr(runs, "recommend", interrupted)
+    rows = runs.quality_rows(["LightGCN", "BPRMF"], "planted", 0, FEW)
+    with pytest.raises(TrainingInterruptedError, match="after epoch 3"):
+        runs.run_rows(rows, data, (0,), tmp_path)
+    assert len(asked) == 1
 
 
 def test_half_a_line_is_no_run(work: Path, tmp_path: Path) -> None:
