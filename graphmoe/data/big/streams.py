@@ -81,10 +81,10 @@ def _faults(path: Path) -> Iterator[None]:
 def _node_numbers(piece: np.ndarray, path: Path) -> np.ndarray:
     if piece.dtype.kind not in "iuf":
         raise DataError(f"{path}: expected node numbers, got {piece.flat[0]!r}")
-    wrong = (
-        piece[~np.isfinite(piece) | (np.floor(piece) != piece)] if piece.dtype.kind == "f" else ()
-    )
-    if len(wrong):
+    wrong = piece[:0]
+    if piece.dtype.kind == "f":
+        wrong = piece[~np.isfinite(piece) | (np.floor(piece) != piece)]
+    if wrong.size:
         raise DataError(f"{path}: expected node numbers, got {wrong[0]}")
     numbers = piece.astype(np.int64)
     if numbers.size and numbers.min() < 0:

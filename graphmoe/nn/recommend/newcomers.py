@@ -9,22 +9,22 @@ With :math:`h` the items of a new user, :math:`d_i` the training degree of an it
 :math:`\hat{r}_i = (|h|\, d_i)^{-1/2}` for :math:`i \in h` (0 for an item without training
 interactions), and :math:`e^{(l)}_i` the layers of the items:
 
-==============  =========================================  =======================================
-model           new users                                  new items
-==============  =========================================  =======================================
-``popularity``  as anybody                                 their popularity is 0
-``item_knn``    by their history                           by their content neighbours
-``random_walk`` by their history                           no walk leads there: 0
-``bprmf``       no: a user is a learnt vector              no: an item is a learnt vector
-``lightgcn``    :math:`\frac{1}{L+1} \sum_{l=0}^{L-1}      no: an item has no content
-                \sum_{i \in h} \hat{r}_i e^{(l)}_i`
-``vbpr``        no: a user is a learnt vector              by the content factors alone
-``freedom``     as ``lightgcn``                            by their content neighbours alone
-``mgcn``        as ``lightgcn``, and of each side view     by their content neighbours alone
-                :math:`\sum_{i \in h} \hat{r}_i H_i`
-``magnet``      by their history, see                      by their content, see
-                :mod:`~.magnet_newcomers`                  :mod:`~.magnet_newcomers`
-==============  =========================================  =======================================
+===============  =========================================  =======================================
+model            new users                                  new items
+===============  =========================================  =======================================
+``popularity``   as anybody                                 their popularity is 0
+``item_knn``     by their history                           by their content neighbours
+``random_walk``  by their history                           no walk leads there: 0
+``bprmf``        no: a user is a learnt vector              no: an item is a learnt vector
+``lightgcn``     :math:`\frac{1}{L+1} \sum_{l=0}^{L-1}      no: an item has no content
+                 \sum_{i \in h} \hat{r}_i e^{(l)}_i`
+``vbpr``         no: a user is a learnt vector              by the content factors alone
+``freedom``      as ``lightgcn``                            by their content neighbours alone
+``mgcn``         as ``lightgcn``, and of each side view     by their content neighbours alone
+                 :math:`\sum_{i \in h} \hat{r}_i H_i`
+``magnet``       by their history, see                      by their content, see
+                 :mod:`~.magnet_newcomers`                  :mod:`~.magnet_newcomers`
+===============  =========================================  =======================================
 
 All of it is ours: the papers of these models do not say how newcomers are met.
 
