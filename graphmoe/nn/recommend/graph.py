@@ -138,6 +138,11 @@ class InteractionGraph:
         """
         return self._binary().with_value(self.user_degree.float().reciprocal()[self.user])
 
+    @cached_property
+    def taken(self) -> SparseOperator:
+        r"""Who took what, :math:`R` itself, shape :math:`(U, I)`."""
+        return self._binary()
+
     def propagate(self, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
         r"""One step of view A, :math:`(\hat{R} X_i,\; \hat{R}^\top X_u)`."""
         return bipartite_step(self.normalized, user, item)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from graphmoe.ops import SparseOperator
 
 
+#: Users that walk together: what they meet stays in a processor's cache.
+_TOGETHER = 64
 #: Users whose walks are held at once where single pairs are asked for.
 _BLOCK = 1024
 
@@ -44,22 +46,21 @@ def item_walks(
 
     **Shapes:** ``[B]`` to ``[B, I]``.
     """
-    mean = graph.mean_of_history
-    own = mean if history is None else history
-    mean = mean.to(dtype=own.dtype)
-    position, place = expand_rows(own, users)
-    item = own.col[place].long()
-    start = torch.zeros(graph.num_items, users.numel(), dtype=mean.dtype, device=users.device)
+    own = graph.mean_of_history if history is None else history
+    mean, taken = (op.to(dtype=own.dtype) for op in (graph.mean_of_history, graph.taken))
     # An item that nobody trained on leads nowhere, whatever it is divided by.
     inverse = 1 / graph.item_degree.clamp_min(1).to(mean.dtype)
-    start[item, position] = inverse[item]
-    degree = graph.user_degree.to(mean.dtype).unsqueeze(1)
-    for step in range(steps):
-        if step:
-            start = start * inverse.unsqueeze(1)
-        # How much of it each user sees, over the length of their history; and on to their items.
-        start = mean.rmatmul((mean @ start) * degree)
-    return start.t()
+    found = torch.empty(users.numel(), graph.num_items, dtype=mean.dtype, device=users.device)
+    for some, out in zip(users.split(_TOGETHER), found.split(_TOGETHER), strict=True):
+        position, place = expand_rows(own, some)
+        item = own.col[place].long()
+        walks = out.new_zeros(graph.num_items, some.numel())
+        walks[item, position] = 1.0
+        for _ in range(steps):
+            # From items to those who took them, and from each of these on to one of theirs.
+            walks = mean.rmatmul(taken @ (walks * inverse.unsqueeze(1)))
+        out.copy_(walks.t())
+    return found
 
 
 def walked_pairs(
