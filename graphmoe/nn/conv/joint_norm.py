@@ -46,7 +46,8 @@ def normalize(norms: Sequence[Any], rows: Tensor, offsets: Tensor) -> Tensor:
     if rows.size(0) < 2 and first.running_mean is not None:
         return F.batch_norm(rows, first.running_mean, first.running_var, eps=first.eps)
     if is_plain_cpu(rows):
-        mean, var = rows.new_empty(rows.size(1)), rows.new_empty(rows.size(1))
+        # Not empty: what was there before counts 0 times, and 0 times NaN is NaN.
+        mean, var = rows.new_zeros(rows.size(1)), rows.new_zeros(rows.size(1))
         out = F.batch_norm(rows, mean, var, training=True, momentum=1.0, eps=first.eps)
     else:
         used = (torch.arange(rows.size(0), device=rows.device) < offsets[-1]).unsqueeze(1)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch_geometric.nn import GINConv
 
-from graphmoe.nn.conv import MoEConv, normed_mlp, stacked
+from graphmoe.nn.conv import MoEConv, joint_norm, normed_mlp, stacked
 from graphmoe.nn.conv.gin import gin_conv, gine_conv
 
 
@@ -144,3 +144,15 @@ def test_networks_of_gin(norm):
     assert conv.nn[0].out_features == 6
     assert conv.nn[-1].out_features == 4
     assert conv.eps.requires_grad
+
+
+def test_what_lay_in_memory_before_is_not_remembered(monkeypatch):
+    def full_of_nan(self, *shape):
+        return torch.full(shape, float("nan"), dtype=self.dtype)
+
+    monkeypatch.setattr(torch.Tensor, "new_empty", full_of_nan)
+    norms, rows = [nn.BatchNorm1d(7) for _ in range(2)], torch.randn(9, 7)
+    assert torch.isfinite(joint_norm.normalize(norms, rows, torch.tensor([0, 4, 9]))).all()
+    for norm in norms:
+        torch.testing.assert_close(norm.running_mean, 0.1 * rows.mean(0))
+        torch.testing.assert_close(norm.running_var, 0.9 + 0.1 * rows.var(0))
