@@ -159,3 +159,20 @@ def test_degrees_are_exact_where_path_counts_are_not_in_single_precision() -> No
     op = BinaryPathOperator([factor, factor], surplus, torch.ones(1))
     assert (op @ torch.ones(1, 1)).item() == 0
     assert op.degree().item() == 1
+
+
+def test_products_do_not_depend_on_what_lay_in_memory_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full_of_nan(self: torch.Tensor, *shape: int) -> torch.Tensor:
+        return torch.full(shape, float("nan"), dtype=self.dtype)
+
+    none = torch.zeros(0, dtype=torch.int64)
+    op = SparseOperator.from_edges(torch.tensor([1, 1]), torch.tensor([2, 0]), (5, 4))
+    empty = SparseOperator.from_edges(none, none, (5, 4))
+    monkeypatch.setattr(torch.Tensor, "new_empty", full_of_nan)
+    expected = torch.zeros(5, 3)
+    expected[1] = 2.0
+    assert torch.equal(op @ torch.ones(4, 3), expected)
+    assert torch.equal(empty @ torch.ones(4, 3), torch.zeros(5, 3))
+    assert torch.equal(empty.rmatmul(torch.ones(5, 3)), torch.zeros(4, 3))
