@@ -52,11 +52,10 @@ class NodeTraits(nn.Module):
         centre, scale = _centre(of_users[known_users])
         self.register_buffer("centre", centre, persistent=False)
         self.register_buffer("scale", scale, persistent=False)
-        users = self._stack(graph.user_degree, of_users, known_users)
+        users = _traits(graph.user_degree, of_users, known_users, centre, scale)
         # Items by what is usual among items: a mean over many users spreads less.
-        self.centre, self.scale = _centre(of_items[known_items])
-        items = self._stack(graph.item_degree, of_items, known_items)
-        self.centre, self.scale = centre, scale
+        usual = _centre(of_items[known_items])
+        items = _traits(graph.item_degree, of_items, known_items, *usual)
         self.register_buffer("users", users, persistent=False)
         self.register_buffer("items", items, persistent=False)
 
@@ -71,15 +70,11 @@ class NodeTraits(nn.Module):
         degree = history.crow.long().diff()
         alike = pair_likeness(profile, history @ profile.items, row, item)
         kappa, known = _means(alike, row, degree[row] > 1, degree.numel())
-        return self._stack(degree, kappa, known)
+        return _traits(degree, kappa, known, self.centre, self.scale)
 
     def new_items(self, count: int) -> Tensor:
         """Traits of items that nobody took, ``[N, M]``."""
         return self.items.new_zeros(count, self.items.size(1))
-
-    def _stack(self, degree: Tensor, kappa: Tensor, known: Tensor) -> Tensor:
-        scaled = ((kappa - self.centre) * self.scale).masked_fill(~known[:, None], 0.0)
-        return torch.cat([degree.to(kappa.dtype).log1p().unsqueeze(1), scaled], dim=1)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.users.size(0)}, {self.items.size(0)})"
@@ -94,13 +89,15 @@ def pair_likeness(profile: ContentProfile, sums: Tensor, user: Tensor, item: Ten
         user: Users of some pairs ``[n]``.
         item: Their items ``[n]``.
     """
-    found = []
+    if not profile.widths:
+        return sums.new_zeros(user.numel(), 0)
+    found = [sums.new_zeros(0, len(profile.widths))]
     for u, i in zip(user.split(_BLOCK), item.split(_BLOCK), strict=True):
         own = profile.items[i]
         rest = torch.nn.functional.normalize(sums[u] - own, dim=1, eps=1e-6)
         parts = (rest * own).split(profile.widths, dim=1)
-        found.append(torch.stack([own[:, :0].sum(1), *(part.sum(1) for part in parts)])[1:].t())
-    return torch.cat(found) if found else sums.new_zeros(0, len(profile.widths))
+        found.append(torch.stack([part.sum(dim=1) for part in parts], dim=1))
+    return torch.cat(found)
 
 
 def _means(values: Tensor, node: Tensor, told: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -115,3 +112,8 @@ def _centre(values: Tensor) -> tuple[Tensor, Tensor]:
         return values.new_zeros(values.size(1)), values.new_ones(values.size(1))
     std = values.std(dim=0)
     return values.mean(dim=0), torch.where(std > 1e-6, std.reciprocal(), 0.0)
+
+
+def _traits(degree: Tensor, kappa: Tensor, known: Tensor, centre: Tensor, scale: Tensor) -> Tensor:
+    scaled = ((kappa - centre) * scale).masked_fill(~known[:, None], 0.0)
+    return torch.cat([degree.to(kappa.dtype).log1p().unsqueeze(1), scaled], dim=1)
