@@ -26,8 +26,9 @@ from graphmoe.checkpoint.store import training_lock
 from graphmoe.config import RecommendConfig, check_recommender, load_config
 from graphmoe.errors import ConfigError
 from graphmoe.training.device import resolve_device
+from graphmoe.training.folder_task import METRICS
 from graphmoe.training.recommend import RecommendSettings
-from graphmoe.training.recommend_task import METRICS, RecommendTask, recommend_task
+from graphmoe.training.recommend_task import RecommendTask, recommend_task
 from graphmoe.training.run import RunError, judge, run_tasks
 from graphmoe.training.settings import SaveSettings
 from graphmoe.typing import PathLike

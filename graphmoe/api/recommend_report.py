@@ -16,8 +16,9 @@ from graphmoe.api.recommend_run import folder_of, read_model
 from graphmoe.checkpoint.sealed import load_sealed
 from graphmoe.config import RecommendConfig
 from graphmoe.evaluation.routing_tables import read_routing
+from graphmoe.training.folder_task import EPOCHS, METRICS
 from graphmoe.training.recommend_log import read_log
-from graphmoe.training.recommend_task import EPOCHS, METRICS, ROUTING
+from graphmoe.training.recommend_task import ROUTING
 
 ENTROPY, LOAD, DEGREES = "entropy.png", "load.png", "degrees.png"
 MODALITIES = "modalities.png"

@@ -9,21 +9,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from graphmoe.checkpoint.files import read_bytes, sha256, write_bytes
-from graphmoe.checkpoint.manifest import library_versions
-from graphmoe.checkpoint.sealed import dump_sealed, load_sealed
+from graphmoe.checkpoint.files import read_bytes, sha256
+from graphmoe.checkpoint.sealed import load_sealed
 from graphmoe.checkpoint.tensor_cache import TensorCache
 from graphmoe.checkpoint.tensors import MAX_TENSOR_BYTES, load_tensors
-from graphmoe.config import RecommendConfig, load_config
+from graphmoe.config import RecommendConfig
+from graphmoe.config.saved import CONFIG, save_config, saved_config
 from graphmoe.errors import ConfigError, DataError, MissingDataError, VerificationError
+from graphmoe.training.folder_task import METRICS, MODEL, WEIGHTS
 from graphmoe.training.recommend_task import (
     FORMAT,
-    METRICS,
-    MODEL,
     NEIGHBOURS,
     USERS,
     VERSION,
-    WEIGHTS,
     build_recommender,
     interactions_of,
 )
@@ -34,7 +32,7 @@ if TYPE_CHECKING:
     from graphmoe.data.interactions import Interactions
     from graphmoe.nn.recommend import InteractionGraph, Recommender
 
-CONFIG, CONFIG_FORMAT = "config.json", "graphmoe-recommend-run"
+FORM = ("graphmoe-recommend-run", VERSION)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,13 +65,7 @@ def folder_of(seed: int) -> str:
 
 def write_config(root: Path, config: RecommendConfig) -> None:
     """What was run, sealed."""
-    content = {
-        "format": CONFIG_FORMAT,
-        "version": VERSION,
-        "config": config.model_dump(mode="json"),
-        "versions": library_versions(),
-    }
-    write_bytes(root / CONFIG, dump_sealed(content))
+    save_config(root, config, FORM)
 
 
 def read_config(run: PathLike) -> RecommendConfig:
@@ -83,18 +75,7 @@ def read_config(run: PathLike) -> RecommendConfig:
         MissingDataError: There is no run in that folder.
         VerificationError: Its configuration is damaged or foreign.
     """
-    path = Path(run) / CONFIG
-    if not path.is_file():
-        raise MissingDataError(
-            f"no run at {run}: expected {CONFIG}, as `graphmoe recommend train --out` writes"
-        )
-    content = load_sealed(path)
-    if (content.get("format"), content.get("version")) != (CONFIG_FORMAT, VERSION):
-        raise VerificationError(f"{path}: expected format {CONFIG_FORMAT!r} version {VERSION}")
-    try:
-        return load_config(RecommendConfig, dict(content["config"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise VerificationError(f"{path}: not a configuration: {error}") from None
+    return saved_config(run, RecommendConfig, FORM, "graphmoe recommend train --out")
 
 
 def joined_config(root: Path, config: RecommendConfig) -> RecommendConfig:

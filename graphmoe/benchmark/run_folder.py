@@ -19,18 +19,18 @@ from typing import Any
 
 from torch import Tensor
 
-from graphmoe.checkpoint.files import read_bytes, sha256, write_bytes
-from graphmoe.checkpoint.manifest import library_versions
-from graphmoe.checkpoint.sealed import dump_sealed, load_sealed
+from graphmoe.checkpoint.files import read_bytes, sha256
+from graphmoe.checkpoint.sealed import load_sealed
 from graphmoe.checkpoint.tensors import MAX_TENSOR_BYTES, load_tensors
-from graphmoe.config import BenchmarkConfig, load_config
-from graphmoe.errors import ConfigError, MissingDataError, VerificationError
+from graphmoe.config import BenchmarkConfig
+from graphmoe.config.saved import CONFIG, save_config, saved_config
+from graphmoe.errors import ConfigError, VerificationError
+from graphmoe.training.folder_task import EPOCHS, METRICS, MODEL, WEIGHTS
 from graphmoe.training.state import differences
 from graphmoe.typing import PathLike
 
-CONFIG, RUN_FORMAT, RUN_VERSION = "config.json", "graphmoe-benchmark-run", 1
-MODEL, WEIGHTS, METRICS = "model.json", "model.safetensors", "metrics.json"
-EPOCHS, PREDICTIONS = "epochs.jsonl", "predictions.safetensors"
+FORM = ("graphmoe-benchmark-run", 1)
+PREDICTIONS = "predictions.safetensors"
 SEED_FORMAT, SEED_VERSION = "graphmoe-benchmark-model", 1
 #: What two runs must have in common for one to go on with the other.
 _COMMON = {"data", "optim", "balance"}
@@ -63,13 +63,7 @@ def training_name(row: str, seed: int) -> str:
 
 def write_config(root: Path, config: BenchmarkConfig) -> None:
     """What was run, sealed."""
-    content = {
-        "format": RUN_FORMAT,
-        "version": RUN_VERSION,
-        "config": config.model_dump(mode="json"),
-        "versions": library_versions(),
-    }
-    write_bytes(root / CONFIG, dump_sealed(content))
+    save_config(root, config, FORM)
 
 
 def read_config(run: PathLike) -> BenchmarkConfig:
@@ -79,18 +73,7 @@ def read_config(run: PathLike) -> BenchmarkConfig:
         MissingDataError: There is no run in that folder.
         VerificationError: Its configuration is damaged or foreign.
     """
-    path = Path(run) / CONFIG
-    if not path.is_file():
-        raise MissingDataError(
-            f"no run at {run}: expected {CONFIG}, as `graphmoe benchmark ogb --out` writes"
-        )
-    content = load_sealed(path)
-    if (content.get("format"), content.get("version")) != (RUN_FORMAT, RUN_VERSION):
-        raise VerificationError(f"{path}: expected format {RUN_FORMAT!r} version {RUN_VERSION}")
-    try:
-        return load_config(BenchmarkConfig, dict(content["config"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise VerificationError(f"{path}: not a configuration: {error}") from None
+    return saved_config(run, BenchmarkConfig, FORM, "graphmoe benchmark ogb --out")
 
 
 def joined_config(root: Path, config: BenchmarkConfig) -> BenchmarkConfig:

@@ -8,32 +8,31 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from graphmoe.benchmark.models import make_model
-from graphmoe.benchmark.run_folder import (
-    EPOCHS,
-    METRICS,
-    MODEL,
-    PREDICTIONS,
-    SEED_FORMAT,
-    SEED_VERSION,
-    WEIGHTS,
-)
+from graphmoe.benchmark.run_folder import PREDICTIONS, SEED_FORMAT, SEED_VERSION
 from graphmoe.benchmark.task_data import TaskData
-from graphmoe.checkpoint.files import create_bytes, make_folder, new_folder, sha256
-from graphmoe.checkpoint.manifest import library_versions
+from graphmoe.checkpoint.files import make_folder
 from graphmoe.checkpoint.sealed import dump_sealed
 from graphmoe.checkpoint.store import training_lock
 from graphmoe.checkpoint.tensors import dump_tensors
 from graphmoe.training.device import limited_threads, resolve_device
+from graphmoe.training.folder_task import (
+    EPOCHS,
+    METRICS,
+    WEIGHTS,
+    find_finished,
+    open_checkpointer,
+    plain,
+    write_folder,
+)
 from graphmoe.training.interrupts import StopRequest, TrainingInterruptedError
-from graphmoe.training.recommend_task import find_finished, plain
 from graphmoe.training.settings import SaveSettings
-from graphmoe.training.state import Checkpointer, TrainingState, dump_records
+from graphmoe.training.state import TrainingState, dump_records
 from graphmoe.training.supervised import SupervisedSettings, train_supervised
 from graphmoe.training.supervised_steps import steps_of
 from graphmoe.training.watch import RecordWatch
@@ -128,17 +127,15 @@ def seed_task(
         identity = task.identity(fingerprint)
         make_folder(task.folder.parent)
         stack.enter_context(training_lock(task.out, task.name, "{} of the run"))
-        finished = find_finished(cast(Any, task), identity)
+        finished = find_finished(task, identity)
         if finished is not None:
-            return SeedOutcome(finished.metrics, skipped=True)
-        device = resolve_device(task.device)
-        checkpointer = Checkpointer(task.folder, {**identity, "device": device.type})
-        if task.overwrite and not (task.resume and checkpointer.fits()):
-            checkpointer.clear()
+            return SeedOutcome(finished, skipped=True)
+        checkpointer = open_checkpointer(task, identity)
         if stop:
             raise TrainingInterruptedError("stopped before the first epoch")
         model = make_model(task.model, task.hyper, data, task.seed)
-        watch = RecordWatch(task.out, task.name, emit, data.metric, data.higher_is_better)
+        metric = f"valid {data.metric}"
+        watch = RecordWatch(task.out, task.name, emit, metric, data.higher_is_better)
         stack.callback(watch.close)
         state = train_supervised(
             model,
@@ -200,19 +197,8 @@ def _write(
         EPOCHS: dump_records(state.records),
         PREDICTIONS: dump_tensors(_predictions(task, model, data)),
     }
-    content = {
-        "format": SEED_FORMAT,
-        "version": SEED_VERSION,
-        "model": task.model,
-        "hyper": identity["hyper"],
-        "identity": identity,
-        "versions": library_versions(),
-        "files": {name: {"sha256": sha256(d), "size": len(d)} for name, d in files.items()},
-    }
-    with new_folder(task.folder) as temporary:
-        for name, data_of_file in files.items():
-            create_bytes(temporary / name, data_of_file)
-        create_bytes(temporary / MODEL, dump_sealed(content))
+    about = {"format": SEED_FORMAT, "version": SEED_VERSION, "model": task.model}
+    write_folder(task, identity, files, about)
     return metrics
 
 

@@ -16,8 +16,8 @@ from graphmoe.checkpoint.files import make_folder
 from graphmoe.config import RecommendConfig, check_recommender, load_config
 from graphmoe.data.interactions import load_interactions
 from graphmoe.errors import ConfigError
+from graphmoe.training.folder_task import EPOCHS
 from graphmoe.training.recommend_log import read_log
-from graphmoe.training.recommend_task import EPOCHS
 from graphmoe.typing import PathLike
 
 MODELS = ("MAGNET", "LightGCN")

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from graphmoe.benchmark.results import Comparison, Result, Row, load_result
-from graphmoe.benchmark.run_folder import EPOCHS, training_name
+from graphmoe.benchmark.run_folder import training_name
 from graphmoe.report.blocks import Note, RunReport, Scores, Table
 from graphmoe.report.embeddings import saved_maps
 from graphmoe.report.figures import Interval, Line, bars, intervals, lines
 from graphmoe.report.reading import MOST_DRAWN, flat
 from graphmoe.report.routing import load_over_time
+from graphmoe.training.folder_task import EPOCHS
 from graphmoe.training.recommend_log import read_log
 
 

@@ -25,8 +25,9 @@ from graphmoe.report.embeddings import maps, saved_maps
 from graphmoe.report.figures import Line, bars, heat, lines
 from graphmoe.report.reading import MOST_DRAWN, flat
 from graphmoe.report.routing import entropy_over_time, load_now, load_over_time
+from graphmoe.training.folder_task import EPOCHS, WEIGHTS
 from graphmoe.training.recommend_log import read_log
-from graphmoe.training.recommend_task import EPOCHS, ROUTING, WEIGHTS
+from graphmoe.training.recommend_task import ROUTING
 
 Records = list[dict[str, Any]]
 

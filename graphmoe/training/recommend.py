@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +12,12 @@ import torch
 from torch import Tensor, nn, optim
 
 from graphmoe.errors import ConfigError
-from graphmoe.training.device import limited_threads, resolve_device
-from graphmoe.training.interrupts import StopRequest, stop_on_signal
+from graphmoe.training.device import resolve_device
+from graphmoe.training.interrupts import StopRequest
 from graphmoe.training.loop import Loop, OnEpoch, finite
-from graphmoe.training.memory import reused_memory
 from graphmoe.training.recommend_log import check_record
 from graphmoe.training.sampling import NegativeSampler
+from graphmoe.training.seeded import seeded
 from graphmoe.training.settings import SaveSettings
 from graphmoe.training.state import Checkpointer, TrainingState
 
@@ -184,20 +183,12 @@ def train_recommender(
         validate = ranking_validation(model, interactions, settings.metric)
     sampler = NegativeSampler(model.graph.user, model.graph.item, model.graph.num_items)
     optimizer = make_optimizer(model, settings.lr, settings.weight_decay)
-    with ExitStack() as stack:
-        stop = stack.enter_context(stop_on_signal()) if stop is None else stop
-        stack.enter_context(limited_threads(settings.threads))
-        stack.enter_context(reused_memory())
-        cuda = [place.index or 0] if place.type == "cuda" else []
-        stack.enter_context(torch.random.fork_rng(cuda))
-        torch.manual_seed(seed)
+    with seeded(place, seed, settings.threads, stop) as (stop, shared):
         generators = {
             "pairs": torch.Generator().manual_seed(seed),
             "model": torch.Generator(place).manual_seed(seed),
-            "cpu": torch.default_generator,
+            **shared,
         }
-        for index in cuda:
-            generators["cuda"] = torch.cuda.default_generators[index]
         state = None
         if checkpointer is not None:
             state = checkpointer.load(model, optimizer, generators)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,25 +13,28 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from graphmoe.checkpoint.files import (
-    create_bytes,
     make_folder,
-    new_folder,
-    recover,
-    sha256,
 )
-from graphmoe.checkpoint.manifest import library_versions
-from graphmoe.checkpoint.sealed import dump_sealed, load_sealed
+from graphmoe.checkpoint.sealed import dump_sealed
 from graphmoe.checkpoint.store import training_lock
 from graphmoe.checkpoint.tensor_cache import TensorCache
 from graphmoe.checkpoint.tensors import dump_tensors
 from graphmoe.errors import ConfigError, DataError
-from graphmoe.training.device import limited_threads, resolve_device
+from graphmoe.training.device import limited_threads
+from graphmoe.training.folder_task import (
+    EPOCHS,
+    METRICS,
+    WEIGHTS,
+    find_finished,
+    open_checkpointer,
+    plain,
+    write_folder,
+)
 from graphmoe.training.interrupts import StopRequest, TrainingInterruptedError
-from graphmoe.training.logs import RunLogs
 from graphmoe.training.recommend import RecommendSettings, train_recommender
 from graphmoe.training.settings import SaveSettings
-from graphmoe.training.state import Checkpointer, TrainingState, differences, dump_records
-from graphmoe.training.watch import Watch
+from graphmoe.training.state import TrainingState, dump_records
+from graphmoe.training.watch import RecordWatch
 
 if TYPE_CHECKING:
     from graphmoe.data.interactions import Interactions
@@ -40,8 +42,7 @@ if TYPE_CHECKING:
     from graphmoe.nn.recommend import Recommender
 
 FORMAT, VERSION = "graphmoe-recommender", 1
-MODEL, WEIGHTS, METRICS = "model.json", "model.safetensors", "metrics.json"
-EPOCHS, USERS = "epochs.jsonl", "users.safetensors"
+USERS = "users.safetensors"
 ROUTING, ROUTING_NAMES = "routing.npz", "routing.json"
 #: Folder of a run with the content neighbours of its items; may be deleted.
 NEIGHBOURS = "neighbours"
@@ -148,18 +149,14 @@ def recommend_task(
         stack.enter_context(training_lock(task.out, task.name, "{} of the run"))
         finished = find_finished(task, identity)
         if finished is not None:
-            return finished
-        checkpointer = Checkpointer(
-            task.folder, {**identity, "device": resolve_device(task.device).type}
-        )
-        if task.overwrite and not (task.resume and checkpointer.fits()):
-            checkpointer.clear()
+            return RecommendOutcome(finished, skipped=True)
+        checkpointer = open_checkpointer(task, identity)
         if stop:
             raise TrainingInterruptedError("stopped before the first epoch")
         store = TensorCache(task.out / NEIGHBOURS)
         graph = InteractionGraph.from_interactions(data, task.neighbours, store)
         model = build_recommender(task.model, task.hyper, graph, task.seed)
-        watch = _Watch(task, emit)
+        watch = RecordWatch(task.out, task.name, emit, task.settings.metric)
         stack.callback(watch.close)
         state = train_recommender(
             model,
@@ -203,27 +200,6 @@ def build_recommender(name: str, hyper: dict[str, Any], graph: Any, seed: int = 
             raise ConfigError(f"model {name}: {error}") from None
 
 
-def find_finished(task: RecommendTask, identity: dict[str, Any]) -> RecommendOutcome | None:
-    """The finished recommender of that identity; ``None``: there is still something to train.
-
-    Raises:
-        ConfigError: Another one is in the way.
-    """
-    recover(task.folder)
-    if not (task.folder / MODEL).exists() or (task.overwrite and not task.resume):
-        return None
-    changed = differences(load_sealed(task.folder / MODEL)["identity"], identity)
-    if not changed and task.resume:
-        return RecommendOutcome(load_sealed(task.folder / METRICS), skipped=True)
-    if task.overwrite:
-        return None
-    what = f"was trained with other settings: {'; '.join(changed)}" if changed else "is finished"
-    raise ConfigError(
-        f"{task.folder} {what}; resume to keep what is finished (--resume), overwrite to train "
-        "again (--overwrite), or choose another folder"
-    )
-
-
 def _write(
     task: RecommendTask,
     identity: dict[str, Any],
@@ -246,21 +222,14 @@ def _write(
         USERS: dump_tensors(users),
         **routing_files(model, data),
     }
-    content = {
+    about = {
         "format": FORMAT,
         "version": VERSION,
         "class": type(model).__name__,
-        "hyper": identity["hyper"],
         "num_users": data.num_users,
         "num_items": data.num_items,
-        "identity": identity,
-        "versions": library_versions(),
-        "files": {name: {"sha256": sha256(d), "size": len(d)} for name, d in files.items()},
     }
-    with new_folder(task.folder) as temporary:
-        for name, content_of in files.items():
-            create_bytes(temporary / name, content_of)
-        create_bytes(temporary / MODEL, dump_sealed(content))
+    write_folder(task, identity, files, about)
     return metrics
 
 
@@ -294,40 +263,3 @@ def evaluate_parts(
             users[f"{part}.recall@{k}"] = result.recall(k)
             users[f"{part}.ndcg@{k}"] = result.ndcg(k)
     return figures, users
-
-
-def plain(value: Any) -> Any:
-    """``value`` as JSON takes it: what is no number becomes ``None``."""
-    if isinstance(value, dict):
-        return {str(key): plain(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-class _Watch(Watch):
-    def __init__(self, task: RecommendTask, emit: Callable[[dict[str, Any]], None]) -> None:
-        super().__init__(task.out, task.name, emit)
-        self.metric = task.settings.metric
-
-    def columns(self, state: TrainingState) -> Sequence[str]:
-        return _numbers(state.records[-1])
-
-    def write(self, logs: RunLogs, state: TrainingState, first: bool) -> None:
-        for record in state.records if first else state.records[-1:]:
-            # What is not finite is None in a record.
-            numbers = (record[key] for key in logs.columns)
-            logs.write(record["epoch"], *(math.nan if n is None else n for n in numbers))
-
-    def progress(self, state: TrainingState) -> dict[str, Any]:
-        score, best = state.scores[-1], state.best_score
-        return {"note": f"{self.metric} {score:.4f}, best {best:.4f}"}
-
-
-def _numbers(record: dict[str, Any]) -> list[str]:
-    """Names of the single numbers of an epoch's record."""
-    return [key for key, value in record.items() if key != "epoch" and _is_number(value)]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,12 +13,13 @@ from torch import Tensor, nn, optim
 
 from graphmoe.errors import ConfigError, DataError
 from graphmoe.nn.diagnostics import RoutingRecorder
-from graphmoe.training.device import limited_threads, resolve_device
-from graphmoe.training.interrupts import StopRequest, stop_on_signal
+from graphmoe.training.device import resolve_device
+from graphmoe.training.interrupts import StopRequest
 from graphmoe.training.loop import Loop, OnEpoch, finite
-from graphmoe.training.memory import forget_peak, reused_memory
+from graphmoe.training.memory import forget_peak
 from graphmoe.training.recommend import peak_memory
 from graphmoe.training.recommend_log import check_record
+from graphmoe.training.seeded import seeded
 from graphmoe.training.settings import SaveSettings
 from graphmoe.training.state import Checkpointer, TrainingState
 from graphmoe.training.supervised_steps import Steps, SupervisedTask, steps_of
@@ -260,19 +261,11 @@ def train_supervised(
     place = resolve_device(device)
     model.to(place)
     optimizer = optim.Adam(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
-    with ExitStack() as stack:
-        stop = stack.enter_context(stop_on_signal()) if stop is None else stop
-        stack.enter_context(limited_threads(settings.threads))
-        stack.enter_context(reused_memory())
-        cuda = [place.index or 0] if place.type == "cuda" else []
-        stack.enter_context(torch.random.fork_rng(cuda))
-        torch.manual_seed(seed)
+    with seeded(place, seed, settings.threads, stop) as (stop, shared):
         generators = {
             "order": torch.Generator().manual_seed(seed),
-            "cpu": torch.default_generator,
+            **shared,
         }
-        for index in cuda:
-            generators["cuda"] = torch.cuda.default_generators[index]
         steps = steps_of(task, settings.batch_size, place)
         state = None
         if checkpointer is not None:

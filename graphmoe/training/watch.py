@@ -67,7 +67,7 @@ class RecordWatch(Watch):
         out: The folder of the run.
         name: Of the training.
         emit: See :class:`Watch`.
-        metric: What the scores of the state are.
+        metric: What the scores of the state are, in words.
         higher_is_better: Whether they are as measured; else they are the negatives of it.
     """
 
@@ -97,4 +97,4 @@ class RecordWatch(Watch):
     def progress(self, state: TrainingState) -> dict[str, Any]:
         """The last score and the best."""
         score, best = self.sign * state.scores[-1], self.sign * state.best_score
-        return {"note": f"valid {self.metric} {score:.4f}, best {best:.4f}"}
+        return {"note": f"{self.metric} {score:.4f}, best {best:.4f}"}

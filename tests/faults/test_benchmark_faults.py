@@ -11,10 +11,10 @@ import pytest
 from killing import killed_at
 from small_task import graph_task
 
-from graphmoe.benchmark import seed_task as worker
 from graphmoe.benchmark.runner import run_benchmark
 from graphmoe.benchmark.seed_task import SeedTask, seed_task
 from graphmoe.errors import GraphMoEError
+from graphmoe.training import folder_task
 from graphmoe.training.interrupts import TrainingInterruptedError
 
 TASK = graph_task(20)
@@ -112,7 +112,7 @@ def test_a_disk_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monke
     def refuse(path: Path, data: bytes) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(worker, "create_bytes", refuse)
+    monkeypatch.setattr(folder_task, "create_bytes", refuse)
     with pytest.raises(GraphMoEError, match="(?s)cannot write .*seed-0: Read-only file system"):
         run(tmp_path)
     assert not (tmp_path / "moe/seed-0/model.json").exists()
