@@ -9,12 +9,13 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn, optim
+from torch import Tensor, nn
 
 from graphmoe.errors import ConfigError
 from graphmoe.training.device import resolve_device
 from graphmoe.training.interrupts import StopRequest
 from graphmoe.training.loop import Loop, OnEpoch, finite
+from graphmoe.training.optimizers import make_optimizer as make_optimizer
 from graphmoe.training.recommend_log import check_record
 from graphmoe.training.sampling import NegativeSampler
 from graphmoe.training.seeded import seeded
@@ -212,12 +213,6 @@ def train_recommender(
     model.load_state_dict(state.best)
     model.eval()
     return state
-
-
-def make_optimizer(model: nn.Module, lr: float, weight_decay: float = 0.0) -> optim.Adam:
-    """Adam in one pass over memory: the tables of users and items are most of its work."""
-    fused = all(p.device.type in ("cpu", "cuda") for p in model.parameters())
-    return optim.Adam(model.parameters(), lr=lr, weight_decay=weight_decay, fused=fused)
 
 
 def ranking_validation(model: nn.Module, interactions: Interactions, metric: str) -> Validate:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn, optim
+from torch import Tensor, nn
 
 from graphmoe.errors import ConfigError, DataError
 from graphmoe.nn.diagnostics import RoutingRecorder
@@ -17,6 +17,7 @@ from graphmoe.training.device import resolve_device
 from graphmoe.training.interrupts import StopRequest
 from graphmoe.training.loop import Loop, OnEpoch, finite
 from graphmoe.training.memory import forget_peak
+from graphmoe.training.optimizers import make_optimizer
 from graphmoe.training.recommend import peak_memory
 from graphmoe.training.recommend_log import check_record
 from graphmoe.training.seeded import seeded
@@ -260,7 +261,7 @@ def train_supervised(
         raise DataError(f"the {empty[0]} part of the split is empty, expected something to score")
     place = resolve_device(device)
     model.to(place)
-    optimizer = optim.Adam(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+    optimizer = make_optimizer(model, settings.lr, settings.weight_decay)
     with seeded(place, seed, settings.threads, stop) as (stop, shared):
         generators = {
             "order": torch.Generator().manual_seed(seed),
