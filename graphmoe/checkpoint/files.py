@@ -11,7 +11,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -54,8 +54,12 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes | Iterable[bytes]) -> None:
     """Write ``data`` to ``path`` durably: all of it, or nothing and the old file stays.
+
+    Args:
+        path: The file.
+        data: Its content, or pieces that follow one another and are never all in memory.
 
     Raises:
         GraphMoEError: The disk is full, read-only or gone; the message names ``path``.
@@ -72,10 +76,11 @@ def write_bytes(path: Path, data: bytes) -> None:
         sync_folder(path.parent)
 
 
-def create_bytes(path: Path, data: bytes) -> None:
+def create_bytes(path: Path, data: bytes | Iterable[bytes]) -> None:
     """Write a new file, to the disk itself; for the inside of a :func:`new_folder`."""
     with open(path, "xb") as file:
-        file.write(data)
+        for piece in [data] if isinstance(data, bytes) else data:
+            file.write(piece)
         file.flush()
         os.fsync(file.fileno())
 

@@ -32,8 +32,9 @@ from graphmoe.checkpoint.large_graph import (
     dump_array,
 )
 from graphmoe.checkpoint.sealed import dump_sealed, load_sealed
+from graphmoe.checkpoint.sorted_runs import FAN_IN, SUFFIX, merge_some, merged, write_run
 from graphmoe.checkpoint.store import training_lock
-from graphmoe.data.big.external_sort import MAX_NODES, edge_ends, edge_keys, merge_runs
+from graphmoe.data.big.external_sort import MAX_NODES, edge_ends, edge_keys
 from graphmoe.data.big.streams import edge_pieces, feature_pieces
 from graphmoe.errors import ConfigError, DataError
 from graphmoe.typing import PathLike
@@ -77,8 +78,8 @@ def import_graph(
         block_entries: Matrix entries of a row block; a longer row is a block by itself.
         resume: Go on where an earlier import stopped; a finished one is returned.
         overwrite: Replace what is there.
-        on_step: Called with the stage (``"read"``, ``"merge"``, ``"features"``) and how many edges,
-            rows or nodes it has done.
+        on_step: Called with the stage and how far it is: ``"read"`` and edges, ``"passes"`` and
+            the sorted runs that are left, ``"features"`` and nodes, ``"merge"`` and rows.
 
     Raises:
         ConfigError: A setting is wrong, or an import of something else is in the way.
@@ -114,6 +115,7 @@ def import_graph(
         if finished is not None:
             return finished
         job.sort_runs(files)
+        job.merge_passes()
         nodes = job.write_features(None if features is None else Path(features))
         job.write_blocks(job.count_nodes(nodes))
         return job.finish()
@@ -131,6 +133,7 @@ class _Import:
             "made_from": made_from,
             "read": [0] * len(made_from["edges"]),
             "runs": [],
+            "runs_made": 0,
             "largest": -1,
             "sorted": False,
             "features": [],
@@ -142,6 +145,8 @@ class _Import:
     def prepare(self, resume: bool, overwrite: bool) -> LargeGraph | None:
         """Load what an earlier import has done; the graph itself where that is everything."""
         progress, manifest = self.work / PROGRESS, self.root / MANIFEST
+        if not (manifest.exists() or progress.exists()):
+            self._check_empty()
         if overwrite:
             with suppress(FileNotFoundError):
                 manifest.unlink()
@@ -158,6 +163,9 @@ class _Import:
             saved = load_sealed(progress)
             self._check_same(saved.get("made_from"), resume, "begun")
             self.done = saved
+            for run in self.work.glob(f"*{SUFFIX}"):  # merged, but not yet removed
+                if run.name not in self.done["runs"]:
+                    discard(run)
         for folder in (self.work, self.root / "blocks", self.root / "features"):
             make_folder(folder)
         for folder in (self.root, self.work, self.root / "blocks", self.root / "features"):
@@ -165,11 +173,24 @@ class _Import:
                 discard(stale)
         return None
 
+    def _check_empty(self) -> None:
+        """Nothing is written among what somebody else keeps, let alone over it."""
+        ours = {WORK, "blocks", "features", ".locks"}
+        found = [path for path in self.root.iterdir() if path.name not in ours]
+        for name in ("blocks", "features"):
+            found += (self.root / name).glob("*")
+        foreign = [path.name for path in found if not path.name.startswith(TEMPORARY)]
+        if foreign:
+            raise ConfigError(
+                f"{self.root}: expected a new or an empty folder, or that of an import, got one "
+                f"with {', '.join(sorted(foreign)[:3])} in it"
+            )
+
     def _check_same(self, found: Any, resume: bool, state: str) -> None:
         if not resume:
             raise ConfigError(
-                f"{self.root}: an import is {state} there: resume to keep it, overwrite "
-                "to do it again, or choose another folder"
+                f"{self.root}: an import is {state} there: resume to keep it (--resume), "
+                "overwrite to do it again (--overwrite), or choose another folder"
             )
         if found != self.made_from:
             changed = [
@@ -212,9 +233,26 @@ class _Import:
                 f"{MAX_NODES if limit is None else limit}"
             )
         self.done["largest"] = max(self.done["largest"], largest)
-        name = f"{len(self.done['runs']):06d}.npy"
-        write_bytes(self.work / name, dump_array(edge_keys(piece[0], piece[1])))
+        write_run(self.work / self._next_run(), edge_keys(piece[0], piece[1]))
+
+    def _next_run(self) -> str:
+        """A run of that name is there as soon as this is recorded."""
+        name = f"{self.done['runs_made']:06d}{SUFFIX}"
         self.done["runs"].append(name)
+        self.done["runs_made"] += 1
+        return name
+
+    def merge_passes(self) -> None:
+        """Merge runs into longer ones until few enough are left to be open together."""
+        while len(self.done["runs"]) > FAN_IN:
+            paths = [self.work / name for name in self.done["runs"]]
+            out = self.work / self._next_run()
+            count = merge_some(paths, out, self.made_from["memory"])
+            del self.done["runs"][:count]
+            self._record()
+            for path in paths[:count]:
+                discard(path)
+            self.on_step("passes", len(self.done["runs"]))
 
     def write_features(self, path: Path | None) -> int | None:
         """Copy the features in blocks; how many rows there are, ``None`` without any."""
@@ -267,11 +305,9 @@ class _Import:
     def _merged(self, start: int, num_nodes: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """Whole rows, as soon as there are ``block_entries`` of them or of empty rows."""
         limit = self.made_from["block_entries"]
-        files = [self.work / name for name in self.done["runs"]]
-        runs = [np.load(path, mmap_mode="r", allow_pickle=False) for path in files]
-        window = max(self.made_from["memory"] // (32 * max(len(runs), 1)), 1024)
+        runs = [self.work / name for name in self.done["runs"]]
         held = np.empty(0, dtype=np.int64)
-        for piece in merge_runs(runs, window, start << 32):
+        for piece in merged(runs, self.made_from["memory"], start << 32):
             held = np.concatenate([held, piece])
             # Its last row may go on in the next piece.
             whole = int(np.searchsorted(held, held[-1] >> 32 << 32))

@@ -22,6 +22,7 @@ INTERRUPTED = 130
 #: Commands that go on where they stopped when asked to (``--resume``).
 RESUMABLE = (
     "pretrain",
+    "data import",
     "recommend train",
     "benchmark ogb",
     "benchmark fewshot",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from graphmoe.cli import benchmark_commands, report_command, sharing
+from graphmoe.cli import benchmark_commands, large, report_command, sharing
 from graphmoe.cli.parser import config_of
 from graphmoe.config import FuseConfig, PretrainConfig, RecommendConfig
 from graphmoe.errors import ConfigError, DataError, nearest, unknown_name
@@ -277,6 +277,7 @@ COMMANDS: dict[str, Callable[[Any], None]] = {
     "data stats": data_stats,
     "data validate": data_validate,
     **benchmark_commands.COMMANDS,
+    **large.COMMANDS,
     "report": report_command.report,
 }
 

@@ -122,6 +122,50 @@ def test_many_runs_are_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert torch.equal(dense(graph), expected(many, 5000))
 
 
+def test_few_files_are_open_however_many_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(1)
+    many = random.integers(0, 3000, (2, 200_000))  # 13 runs of 16,384 edges
+    np.save(tmp_path / "e.npy", many)
+    whole = import_graph(
+        [tmp_path / "e.npy"], tmp_path / "whole", **SMALL | {"block_entries": 9000}
+    )
+    monkeypatch.setattr("graphmoe.checkpoint.sorted_runs.FAN_IN", 3)
+    monkeypatch.setattr("graphmoe.checkpoint.import_graph.FAN_IN", 3)
+    opened: list[int] = []
+    left: list[int] = []
+    real = np.memmap
+
+    def counted(*arguments: object, **options: object) -> object:
+        array = real(*arguments, **options)
+        targets = (Path(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd"))
+        opened.append(sum(os.path.realpath(target).endswith(".run") for target in targets))
+        return array
+
+    monkeypatch.setattr("graphmoe.checkpoint.sorted_runs.np.memmap", counted)
+    graph = import_graph(
+        [tmp_path / "e.npy"],
+        tmp_path / "g",
+        **SMALL | {"block_entries": 9000},
+        on_step=lambda stage, done: left.append(done) if stage == "passes" else None,
+    )
+    assert graph.fingerprint() == whole.fingerprint()
+    assert left == [11, 9, 7, 5, 3]
+    assert max(opened) == 3
+
+
+def test_nothing_is_written_among_what_somebody_else_keeps(tmp_path: Path) -> None:
+    np.save(tmp_path / "e.npy", np.array([[0, 7], [1, 2]]))
+    mine = tmp_path / "g" / "blocks"
+    mine.mkdir(parents=True)
+    (mine / "mine.txt").write_text("kept")
+    for overwrite in (False, True):
+        with pytest.raises(ConfigError, match=r"an empty folder, .* with mine\.txt in it"):
+            import_graph([tmp_path / "e.npy"], tmp_path / "g", overwrite=overwrite)
+    assert (mine / "mine.txt").read_text() == "kept"
+
+
 @pytest.mark.parametrize("kind", ["x.npy", "x.npz", "x.csv", "x.parquet"])
 def test_features_are_kept_in_order(
     kind: str, edges: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

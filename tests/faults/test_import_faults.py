@@ -35,7 +35,12 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-def test_kill_9_at_every_move_of_a_file(tmp_path: Path, inputs: dict[str, object]) -> None:
+@pytest.mark.parametrize("fan_in", [64, 2])
+def test_kill_9_at_every_move_of_a_file(
+    fan_in: int, tmp_path: Path, inputs: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("graphmoe.checkpoint.sorted_runs.FAN_IN", fan_in)
+    monkeypatch.setattr("graphmoe.checkpoint.import_graph.FAN_IN", fan_in)
     import_graph(out=tmp_path / "whole", **inputs)  # type: ignore[arg-type]
     whole = content(tmp_path / "whole")
     step, killed = 1, 9
