@@ -24,13 +24,16 @@ def environment(threads: int) -> dict[str, Any]:
             versions[name] = version(name)
         except PackageNotFoundError:
             versions[name] = "not installed"
+    return {**hardware(), "threads": threads, "versions": versions}
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, memory and system."""
     return {
         "cpu": _cpu(),
         "cores": os.cpu_count(),
         "memory_gb": _memory_gb(),
         "system": f"{platform.system()} {platform.machine()}",
-        "threads": threads,
-        "versions": versions,
     }
 
 

@@ -8,6 +8,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from graphmoe import __version__
 from graphmoe.cli.benchmark_arguments import add_benchmark
+from graphmoe.cli.env_command import add_env
 from graphmoe.cli.large import add_import
 from graphmoe.cli.parser import (
     Parser,
@@ -80,6 +81,7 @@ def build_parser() -> Parser:
     leaf(data, "stats", "print what was understood of a graph", _named, data_root)
     leaf(data, "validate", "list every fault of a graph at once", _named, data_root)
     add_import(data)
+    add_env(top)
     return parser
 
 

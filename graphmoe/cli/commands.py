@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from graphmoe.cli import benchmark_commands, large, report_command, sharing
+from graphmoe.cli import benchmark_commands, env_command, large, report_command, sharing
 from graphmoe.cli.parser import config_of
+from graphmoe.cli.printing import print_table
 from graphmoe.config import FuseConfig, PretrainConfig, RecommendConfig
 from graphmoe.errors import ConfigError, DataError, nearest, unknown_name
 
@@ -145,7 +146,7 @@ def experts_ls(options: Any) -> None:
     from graphmoe.checkpoint import ExpertBank
 
     bank = ExpertBank.load(options.bank, verify=False)
-    _print_table(
+    print_table(
         ("expert", "task", "nodes", "epochs", "loss", "views"),
         (
             (
@@ -211,7 +212,7 @@ def data_ls(options: Any) -> None:
         (found.name, "interactions", found.present, found.description)
         for found in available_interactions(options.data_root)
     ]
-    _print_table(
+    print_table(
         ("name", "kind", "here", "what"),
         ((name, kind, "yes" if here else "no", about) for name, kind, here, about in rows),
     )
@@ -279,6 +280,7 @@ COMMANDS: dict[str, Callable[[Any], None]] = {
     **benchmark_commands.COMMANDS,
     **large.COMMANDS,
     "report": report_command.report,
+    "env": env_command.env,
 }
 
 
@@ -289,22 +291,3 @@ def _fetch(options: Any, graphs: Iterable[str]) -> None:
 
         for graph in graphs:
             load_graph(graph, options.data_root, download=True)
-
-
-def _print_table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE, padding=(0, 1), pad_edge=False)
-    for column in head:
-        table.add_column(column, no_wrap=column != head[-1], overflow="fold")
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row))
-    Console().print(table)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
