@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from graphmoe.benchmark.pretrained import PRETRAINED
 from graphmoe.config import BenchmarkConfig
 from graphmoe.config.benchmark import BenchmarkModelSection, MatchSection
 from graphmoe.errors import ConfigError, unknown_name
@@ -33,12 +34,32 @@ def choose_rows(config: BenchmarkConfig, names: Sequence[str], given: bool) -> B
     for name in names:
         if name in there:
             rows |= _with_matched(there, name)
-        elif name in MODELS:
+        elif name in (*MODELS, PRETRAINED):
             rows |= _with_twins(name)
         else:
-            raise ConfigError(unknown_name("model", name, dict.fromkeys((*there, *MODELS))))
+            known = dict.fromkeys((*there, *MODELS, PRETRAINED))
+            raise ConfigError(unknown_name("model", name, known))
     baselines = tuple(name for name in config.baselines if name in rows)
     return config.model_copy(update={"models": rows, "baselines": baselines})
+
+
+def with_bank(config: BenchmarkConfig, bank: str) -> BenchmarkConfig:
+    """``config`` with the folder of experts for its rows of pre-trained ones.
+
+    Raises:
+        ConfigError: It has no such row.
+    """
+    theirs = {name: row for name, row in config.models.items() if row.model == PRETRAINED}
+    if not theirs:
+        models = ", ".join(dict.fromkeys(row.model for row in config.models.values()))
+        raise ConfigError(
+            f"--bank: got {bank!r}, expected it with a row of model {PRETRAINED!r}; rows are of "
+            f"{models}"
+        )
+    rows = dict(config.models)
+    for name, row in theirs.items():
+        rows[name] = row.model_copy(update={"hyper": {**row.hyper, "bank": bank}})
+    return config.model_copy(update={"models": rows})
 
 
 def _with_matched(

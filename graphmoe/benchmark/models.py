@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from graphmoe.benchmark.pretrained import PRETRAINED, pretrained_model
 from graphmoe.benchmark.task_data import TaskData
 from graphmoe.config import BenchmarkConfig
 from graphmoe.errors import ConfigError
@@ -48,7 +49,6 @@ def make_model(name: str, hyper: Mapping[str, Any], task: TaskData, seed: int = 
     Raises:
         ConfigError: There is no such model, or an argument does not fit the model or the task.
     """
-    from graphmoe.benchmark.pretrained import PRETRAINED, pretrained_model
     from graphmoe.nn.models.build_model import build_model
 
     with torch.random.fork_rng([]):
@@ -92,6 +92,11 @@ def _matched(config: BenchmarkConfig, row: str, task: TaskData) -> dict[str, Any
 
     wanted = config.models[row]
     assert wanted.match is not None
+    if wanted.model == PRETRAINED:
+        raise ConfigError(
+            f"model {PRETRAINED!r} is as wide as its experts: it cannot be matched to a row, a row "
+            "can be matched to it"
+        )
     other = config.models[wanted.match.row]
     size = cost_of(other.model, other.hyper, task)
     target = size.active if wanted.match.parameters == "active" else size.total

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch_geometric.data import Data
 
+from graphmoe.api.run_folder import weights_hash
 from graphmoe.benchmark.task_data import TaskData
 from graphmoe.checkpoint import ExpertBank
 from graphmoe.errors import ConfigError, unknown_name
@@ -23,8 +24,9 @@ _OF_THE_GRAPH = {"self", "encoders", "x", "views", "num_outputs"}
 
 def pretrained_model(
     task: TaskData,
+    /,
     *,
-    bank: ExpertBank | PathLike,
+    bank: ExpertBank | PathLike | None = None,
     names: Sequence[str] | None = None,
     seed: int = 0,
     **hyper: Any,
@@ -39,7 +41,8 @@ def pretrained_model(
         **hyper: Further arguments of :class:`~graphmoe.nn.models.PretrainedExperts`.
 
     Raises:
-        ConfigError: The task is not one on nodes, or a name or setting is unknown.
+        ConfigError: The task is not one on nodes, no bank is named, or a name or setting is
+            unknown.
         MissingDataError: There is no bank.
         VerificationError: The bank is damaged.
     """
@@ -52,6 +55,11 @@ def pretrained_model(
         if key not in known:
             settings = known | {"bank", "names", "seed"}
             raise ConfigError(unknown_name(f"setting of model {PRETRAINED!r}", key, settings))
+    if bank is None:
+        raise ConfigError(
+            f"model {PRETRAINED!r} needs a bank of experts, as `graphmoe pretrain` writes: name "
+            "its folder (--bank, or hyper: {bank: …} in a configuration)"
+        )
     opened = bank if isinstance(bank, ExpertBank) else ExpertBank.load(bank, names=names)
     chosen = tuple(names or opened.names)
     if not chosen:
@@ -65,3 +73,9 @@ def pretrained_model(
         return PretrainedExperts(encoders, form.x, form.views, task.num_outputs, **hyper)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"model {PRETRAINED!r}: {error}") from error
+
+
+def expert_hashes(hyper: Mapping[str, Any]) -> dict[str, str]:
+    """What a model's experts are: a folder's name says which bank it is, not which training."""
+    opened = ExpertBank.load(hyper["bank"], names=hyper.get("names"))
+    return {name: weights_hash(opened[name]) for name in opened.names}

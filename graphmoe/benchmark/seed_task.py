@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from graphmoe.benchmark.models import make_model
+from graphmoe.benchmark.pretrained import PRETRAINED, expert_hashes
 from graphmoe.benchmark.run_folder import PREDICTIONS, SEED_FORMAT, SEED_VERSION
 from graphmoe.benchmark.task_data import TaskData
 from graphmoe.checkpoint.files import make_folder
@@ -87,6 +88,7 @@ class SeedTask:
             "seed": self.seed,
             "data": fingerprint,
             "parts": list(self.parts),
+            **({"experts": expert_hashes(self.hyper)} if self.model == PRETRAINED else {}),
         }
 
 

@@ -37,11 +37,11 @@ def cost_cells(result: Result) -> Cells:
     return _kept(
         {
             "model": [row.name for row in result.rows],
-            "parameters": [_whole(row.parameters_total) for row in result.rows],
-            "active": [_whole(row.parameters_active) for row in result.rows],
+            "parameters": [whole(row.parameters_total) for row in result.rows],
+            "active": [whole(row.parameters_active) for row in result.rows],
             f"FLOPs a {unit}": [_short(row.flops) for row in result.rows],
             "s an epoch": [_digits(row.seconds_per_epoch) for row in result.rows],
-            "peak MB": [_whole(row.peak_mb) for row in result.rows],
+            "peak MB": [whole(row.peak_mb) for row in result.rows],
         }
     )
 
@@ -54,7 +54,7 @@ def comparison_cells(comparisons: Iterable[Comparison]) -> dict[str, Cells]:
         head = ["compared", "difference", f"{100 * found.level:g} % interval", "p", "shown"]
         lines = tables.setdefault(test, (head, []))[1]
         name = found.a if found.a == found.b else f"{found.a} − {found.b}"
-        lines.append([name, *_told(found)])
+        lines.append([name, *told(found)])
     return tables
 
 
@@ -88,21 +88,21 @@ def markdown(result: Result) -> str:
 
 def print_result(result: Result) -> None:
     """Scores, costs, comparisons, failures and notes, on the terminal."""
-    _print(_title(result), score_cells(result))
+    print_cells(_title(result), score_cells(result))
     if len((costs := cost_cells(result))[0]) > 1:
-        _print("", costs)
+        print_cells("", costs)
     for test, cells in comparison_cells(result.comparisons).items():
-        _print(f"by {test}", cells)
-    _say((*_failures(result), *result.notes))
+        print_cells(f"by {test}", cells)
+    print_lines((*_failures(result), *result.notes))
 
 
 def print_compared(compared: Compared) -> None:
     """Two results side by side, and what else is different."""
-    _print(_title(compared.after), side_by_side_cells(compared))
+    print_cells(_title(compared.after), side_by_side_cells(compared))
     found = [comparison for comparison in compared.rows.values() if comparison is not None]
     for test, cells in comparison_cells(found).items():
-        _print(f"now − before, by {test}", cells)
-    _say(compared.notes)
+        print_cells(f"now − before, by {test}", cells)
+    print_lines(compared.notes)
 
 
 def _title(result: Result) -> str:
@@ -115,7 +115,8 @@ def _kept(columns: dict[str, list[str]]) -> Cells:
     return [*kept], [list(line) for line in zip(*kept.values(), strict=True)]
 
 
-def _print(title: str, cells: Cells) -> None:
+def print_cells(title: str, cells: Cells) -> None:
+    """A table on the terminal."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -132,7 +133,8 @@ def _print(title: str, cells: Cells) -> None:
     console.print(table)
 
 
-def _say(lines: Iterable[str]) -> None:
+def print_lines(lines: Iterable[str]) -> None:
+    """Lines on the terminal."""
     from rich.console import Console
     from rich.text import Text
 
@@ -141,7 +143,8 @@ def _say(lines: Iterable[str]) -> None:
         console.print(Text(line))
 
 
-def _told(found: Comparison) -> list[str]:
+def told(found: Comparison) -> list[str]:
+    """Difference, interval, p and verdict as text."""
     difference = f"{found.difference:+.4f}"
     if found.low is None or found.high is None:
         return [difference, "", "", "one seed"]
@@ -169,7 +172,8 @@ def _spread(mean: float | None, std: float | None) -> str:
     return f"{mean:.4f}" if std is None else f"{mean:.4f} ± {std:.4f}"
 
 
-def _whole(value: float | None) -> str:
+def whole(value: float | None) -> str:
+    """A whole number as text; nothing where there is none."""
     return "" if value is None else f"{value:,.0f}"
 
 

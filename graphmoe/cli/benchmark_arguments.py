@@ -71,8 +71,17 @@ def _ogb(command: Parser) -> None:
     command.add_argument(
         "--model",
         type=words,
-        help="gcn, gin, gine, sage, gat, moe-gin …, or rows of the configuration; a mixture "
-        "brings its dense twins of equal active and of equal total parameters",
+        help="gcn, gin, gine, sage, gat, moe-gin …, pretrained (experts of --bank, for tasks on "
+        "nodes), or rows of the configuration; a mixture brings its dense twins of equal active "
+        "and of equal total parameters",
+    )
+    command.add_argument(
+        "--bank", type=str, help="of pretrained: folder of experts, as graphmoe pretrain writes"
+    )
+    command.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="train nothing: print the rows, their parameters, and how many steps they would take",
     )
     _training(command)
     command.add_argument(

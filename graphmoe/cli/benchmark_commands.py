@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from graphmoe.cli.benchmark_arguments import REC_WITHOUT
 from graphmoe.cli.parser import config_of
-from graphmoe.config import BenchmarkConfig, FuseConfig, RecommendConfig, load_config
+from graphmoe.config import (
+    BenchmarkConfig,
+    FuseConfig,
+    RecommendConfig,
+    check_rows,
+    load_config,
+)
 from graphmoe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,7 +27,10 @@ Run = Callable[[Any, Path], "Result"]
 def ogb(options: Any) -> None:
     """Models on an official task."""
     chosen = _ogb_config(options)
-    _run(options, "ogb", lambda options, out: _ogb(options, out, chosen))
+    if options.dry_run:
+        _plan(options, chosen)
+    else:
+        _run(options, "ogb", lambda options, out: _ogb(options, out, chosen))
 
 
 def fewshot(options: Any) -> None:
@@ -83,17 +92,36 @@ def _ogb_config(options: Any) -> BenchmarkConfig:
         if (value := options[option]) is not None:
             options[key] = str(value)
     config: BenchmarkConfig = config_of(options, BenchmarkConfig)
-    return config
-
-
-def _ogb(options: Any, out: Path, config: BenchmarkConfig) -> Result:
-    from graphmoe.benchmark.runner import run_benchmark
-
     if options.model is not None:
         from graphmoe.benchmark.choose_rows import choose_rows
 
         given = options.config is not None or options.models is not None
         config = choose_rows(config, options.model, given)
+    if options.bank is not None:
+        from graphmoe.benchmark.choose_rows import with_bank
+
+        config = with_bank(config, options.bank)
+    return config
+
+
+def _plan(options: Any, config: BenchmarkConfig) -> None:
+    from graphmoe.benchmark.plan import print_plan
+    from graphmoe.benchmark.sources import load_task
+
+    check_rows(config)
+    data = load_task(
+        config.data.name,
+        root=config.data.root,
+        data_root=options.data_root,
+        offline=options.offline,
+        yes=options.yes,
+    )
+    print_plan(config, data)
+
+
+def _ogb(options: Any, out: Path, config: BenchmarkConfig) -> Result:
+    from graphmoe.benchmark.runner import run_benchmark
+
     return run_benchmark(
         config,
         data_root=options.data_root,

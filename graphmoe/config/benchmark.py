@@ -63,7 +63,8 @@ class BenchmarkModelSection(Section):
     """One row of the table.
 
     Attributes:
-        model: ``gcn``, ``gin``, ``gine``, ``sage``, ``gat``, each also as ``moe-…``.
+        model: ``gcn``, ``gin``, ``gine``, ``sage``, ``gat``, each also as ``moe-…``; or
+            ``pretrained``: the experts of the bank that ``hyper`` names, for a task on nodes.
         hyper: Its hyper-parameters; those not named keep its defaults.
         match: Choose the width after another row. What ``hyper`` does not name is as in that row
             where both are of one family.
@@ -72,7 +73,9 @@ class BenchmarkModelSection(Section):
         space: What a search draws from for this row; ``None``: that of ``trials``.
     """
 
-    model: str = Field(default="moe-gin", description="gcn, gin, gine, sage, gat, or moe-…")
+    model: str = Field(
+        default="moe-gin", description="gcn, gin, gine, sage, gat, moe-…, pretrained"
+    )
     hyper: dict[str, Any] = Field(default={}, description="its own hyper-parameters")
     match: MatchSection | None = Field(default=None, description="as large as which row")
     optim: dict[str, Any] = Field(default={}, description="what of optim is different")

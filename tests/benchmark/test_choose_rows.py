@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from graphmoe.benchmark.choose_rows import choose_rows
+from graphmoe.benchmark.choose_rows import choose_rows, with_bank
 from graphmoe.config import BenchmarkConfig, check_rows, load_config
 from graphmoe.errors import ConfigError
 
@@ -43,3 +43,20 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
         choose_rows(BenchmarkConfig(), ["moe-gni"], given=False)
     with pytest.raises(ConfigError, match="did you mean 'hop-dense'"):
         choose_rows(load_config(BenchmarkConfig, OWN), ["hop-dens"], given=True)
+
+
+def test_experts_of_a_bank_are_a_model_by_name() -> None:
+    config = choose_rows(BenchmarkConfig(), ["gcn", "pretrained"], given=False)
+    assert list(config.models) == ["gcn", "pretrained"]
+    assert config.compared == [("pretrained", "gcn")]
+    found = with_bank(config, "B")
+    assert found.models["pretrained"].hyper == {"bank": "B"}
+    assert found.models["gcn"] == config.models["gcn"]
+    assert config.models["pretrained"].hyper == {}  # the given one is as it was
+    with pytest.raises(ConfigError, match="did you mean 'pretrained'"):
+        choose_rows(BenchmarkConfig(), ["pretraind"], given=False)
+
+
+def test_a_bank_is_for_rows_of_pretrained_experts() -> None:
+    with pytest.raises(ConfigError, match="--bank: got 'B'.*rows are of moe-gin, gin, gcn"):
+        with_bank(load_config(BenchmarkConfig, OWN), "B")

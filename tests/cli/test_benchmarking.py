@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from graphmoe.benchmark.results import Result, Row, SeedResult, load_result
+from graphmoe.checkpoint import ExpertBank
 from graphmoe.cli import main
 from graphmoe.errors import DataError
+from graphmoe.nn.models import MultiViewEncoder
 
 SUITES = {
     "ogb": "graphmoe.benchmark.runner.run_benchmark",
@@ -66,6 +68,58 @@ def test_rows_of_a_file_are_taken_as_they_are(calls: Any, tmp_path: Path) -> Non
     assert main([*line.split(), "--model", "mine"]) == 0
     assert [list(args[0].models) for args, _ in calls] == [["mine", "yours"], ["mine"]]
     assert calls[1][0][0].models["mine"].hyper == {"num_layers": 2}
+
+
+def test_a_bank_reaches_the_rows_that_take_one(calls: Any, tmp_path: Path) -> None:
+    line = f"benchmark ogb --model gcn,pretrained --bank B --out {tmp_path} --quiet"
+    assert main(line.split()) == 0
+    [((config,), _)] = calls
+    assert config.models["pretrained"].hyper == {"bank": "B"}
+    assert config.models["gcn"].hyper == {}
+
+
+ROWS = ("moe-gcn", "gcn-active", "gcn-total")
+SMALL = "benchmark ogb --dataset planted?num_nodes=200&num_edges=600&num_features=20&num_classes=4"
+
+
+def test_experts_of_a_bank_beside_a_dense_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    experts = ExpertBank()
+    for name in ("here", "there"):
+        experts.add(name, MultiViewEncoder(16, 8))
+    experts.save(tmp_path / "bank")
+    line = f"{SMALL} --optim.max_epochs 2 --seeds 0,1 --out {tmp_path / 'run'} --quiet --model"
+    own = ["gcn,pretrained", "--bank", str(tmp_path / "bank")]
+    assert main([*line.split(), *own]) == 0
+    found = load_result(tmp_path / "run")
+    assert [row.name for row in found.rows] == ["gcn", "pretrained"]
+    assert {c.test for c in found.comparisons} == {"paired-t", "bootstrap-items"}
+    assert found.row("pretrained").parameters_active > 0
+    assert main([*line.split(), "pretrained", "--overwrite"]) == 2
+    assert "models.pretrained: model 'pretrained' needs a bank" in capsys.readouterr().err
+    assert main([*line.split(), "pretrained", "--overwrite", "--bank", str(tmp_path / "no")]) == 3
+
+
+def test_a_dry_run_says_what_it_would_cost(
+    calls: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = f"{SMALL} --model moe-gcn --seeds 0..2 --search 5 --dry-run --out {tmp_path / 'run'}"
+    assert main(line.split()) == 0
+    said = capsys.readouterr().out
+    lines = [line.split() for line in said.splitlines()]
+    rows = {line[0]: line[1:] for line in lines if line and line[0] in ROWS}
+    assert list(rows) == list(ROWS)
+    assert rows["moe-gcn"][0] == "moe-gcn"
+    for cells in rows.values():
+        assert cells[-2:] == ["1", "100"]
+    total, active = (int(text.replace(",", "")) for text in rows["moe-gcn"][-4:-2])
+    assert active < total
+    assert abs(int(rows["gcn-total"][-4].replace(",", "")) - total) < 0.05 * total
+    assert "trainings: 3 × 3 seeds = 9; nothing was trained" in said
+    assert "trainings of the search before them: 15" in said
+    assert not (tmp_path / "run").exists()
+    assert calls == []
 
 
 def test_fewshot_rec_and_dispatch_hand_over_their_options(calls: Any, tmp_path: Path) -> None:
@@ -131,6 +185,7 @@ def test_what_is_compared_with_is_read_before_the_work(
         ("ogb --seeds x", "seeds"),
         ("dispatch --seeds 1,1", "expected different ones"),
         ("ogb --offline --yes", "choose one"),
+        ("ogb --model gcn --bank B", "expected it with a row of model 'pretrained'"),
         ("ogb --optim.lrr 1", "optim.lrr"),
         ("rec --seeds 1..", "seeds"),
     ],
