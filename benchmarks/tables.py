@@ -3,7 +3,9 @@
 Run: python benchmarks/tables.py            (writes the tables)
      python benchmarks/tables.py --check    (fails if a page says something else than the files)
 
-A table stands between ``<!-- NAME -->`` and ``<!-- end NAME -->``; nobody writes there by hand.
+A table stands between ``<!-- NAME -->`` and ``<!-- end NAME -->``; nobody writes there by hand. A
+``result.json`` of ``graphmoe benchmark`` becomes a table by its name alone: as
+``benchmarks/results/ogb_molbace.json`` it is the table ``ogb_molbace``.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import ogb_tables
 import recommend_tables
 from markdown_table import table
 
@@ -324,15 +327,29 @@ TABLES = {
 }
 
 
+#: A table of a result of ``graphmoe benchmark``, by the name of its file.
+BENCHMARK = r"ogb_\w+"
+
+
+def known(name: str, results: Path = RESULTS) -> bool:
+    """Whether there is a table of that name."""
+    benchmark = re.fullmatch(BENCHMARK, name) and (results / f"{name}.json").is_file()
+    return name in TABLES or bool(benchmark)
+
+
 def filled(page: str, results: Path = RESULTS) -> str:
     """The text of ``page`` with every table made anew from the files in ``results``."""
 
     def replace(found: re.Match[str]) -> str:
-        file, make = TABLES[found[1]]
-        made = make(json.loads((results / file).read_text(encoding="utf-8")))
-        return f"<!-- {found[1]} -->\n\n{made}\n\n<!-- end {found[1]} -->"
+        name = found[1]
+        if name in TABLES:
+            file, make = TABLES[name]
+            made = make(json.loads((results / file).read_text(encoding="utf-8")))
+        else:
+            made = ogb_tables.results(results / f"{name}.json")
+        return f"<!-- {name} -->\n\n{made}\n\n<!-- end {name} -->"
 
-    names = "|".join(TABLES)
+    names = "|".join((*TABLES, BENCHMARK))
     return re.sub(rf"<!-- ({names}) -->.*?<!-- end \1 -->", replace, page, flags=re.DOTALL)
 
 

@@ -12,6 +12,10 @@ from typing import Any
 
 import pytest
 
+from graphmoe.benchmark.results import Comparison, Result, Row, SeedResult
+from graphmoe.benchmark.significance import compare_pairs
+from graphmoe.errors import MissingDataError, VerificationError
+
 
 @pytest.fixture(scope="module")
 def tables() -> ModuleType:
@@ -80,7 +84,68 @@ def test_no_page_says_something_else_than_the_files(tables: ModuleType) -> None:
         text = page.read_text()
         assert tables.filled(text) == text, f"run python benchmarks/tables.py: {page.name}"
         for name in re.findall(r"<!-- (\w+) -->", text):
-            assert name in tables.TABLES
+            assert tables.known(name), f"no figures for the table {name} in {page.name}"
+            assert f"<!-- end {name} -->" in text
+
+
+def benchmarked(folder: Path, name: str) -> Result:
+    """A result as the runner writes it: a mixture on three seeds, and its dense twin."""
+    rows = []
+    for row, scores, total, active in (
+        ("moe", (0.80, 0.82, 0.81), 1200, 400),
+        ("dense", (0.70, 0.70, 0.70), 410, 410),
+    ):
+        seeds = [
+            SeedResult(seed=s, valid=x + 0.01, test=x, seconds_per_epoch=1.5, peak_mb=900 + s)
+            for s, x in enumerate(scores)
+        ]
+        rows.append(Row.of(row, seeds, parameters_total=total, parameters_active=active))
+    over_items = Comparison(
+        a="moe", b="dense", difference=0.11, low=0.05, high=0.17, p=0.002,
+        test="bootstrap-items", n=1520, verdict="better",
+    )  # fmt: skip
+    result = Result(
+        suite="ogb", dataset="d", metric="acc", higher_is_better=True, rows=tuple(rows),
+        baselines=("dense",), notes=("published: test_acc: 0.7174",),
+        comparisons=(*compare_pairs([("moe", "dense")], rows, True), over_items),
+    )  # fmt: skip
+    result.save(folder / f"{name}.json")
+    return result
+
+
+def test_a_result_of_the_runner_is_a_table_by_the_name_of_its_file(
+    tables: ModuleType, tmp_path: Path
+) -> None:
+    benchmarked(tmp_path, "ogb_small")
+    page = "<!-- ogb_small -->\n<!-- end ogb_small -->\n"
+    made = tables.filled(page, tmp_path)
+    lines = made.splitlines()
+    assert lines[2] == (
+        "| model | test acc | validation | seeds | parameters | active | s an epoch | peak MB "
+        "| minus dense |"
+    )
+    # Sample deviation 0.01: the interval is 0.11 ± 4.3027 · 0.01 / √3, t is 11 √3.
+    assert lines[4] == (
+        "| moe | 0.8100 ± 0.0100 | 0.8200 ± 0.0100 | 3 | 1,200 | 400 | 1.5 | 902 "
+        "| +0.1100 (+0.0852 to +0.1348), p = 0.0027 |"
+    )
+    assert lines[5].endswith("| 3 | 410 | 410 | 1.5 | 902 | – |")
+    assert "By paired bootstrap over 1,520 test items:" in lines
+    assert "| moe − dense | +0.1100 | +0.0500 to +0.1700 | 0.0020 | better |" in lines
+    assert "- published: test_acc: 0.7174" in lines
+    assert tables.filled(made, tmp_path) == made
+    assert tables.known("ogb_small", tmp_path)
+    assert not tables.known("ogb_other", tmp_path)
+
+
+def test_a_result_with_a_changed_digit_makes_no_table(tables: ModuleType, tmp_path: Path) -> None:
+    benchmarked(tmp_path, "ogb_small")
+    path = tmp_path / "ogb_small.json"
+    path.write_text(path.read_text().replace("1200", "1100"))
+    with pytest.raises(VerificationError, match="ogb_small"):
+        tables.filled("<!-- ogb_small --><!-- end ogb_small -->", tmp_path)
+    with pytest.raises(MissingDataError, match="ogb_absent"):
+        tables.filled("<!-- ogb_absent --><!-- end ogb_absent -->", tmp_path)
 
 
 def routed(change: float, low: float, high: float) -> dict[str, Any]:
