@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import ogb_tables
+import overview
 import recommend_tables
 from markdown_table import table
 
@@ -303,8 +304,9 @@ def moe_conv(result: Mapping[str, Any]) -> str:
     return table(head, rows)
 
 
-#: Name of a table to the file and the function that make it.
-TABLES = {
+#: Name of a table to the file, or files, and the function that make it.
+TABLES: dict[str, tuple[str | tuple[str, ...], Any]] = {
+    "results": (overview.FILES, overview.results),
     "fewshot": ("fewshot.json", fewshot),
     "ablation": ("fewshot.json", ablation),
     "speed": ("pretrain_speed.json", speed),
@@ -344,7 +346,7 @@ def filled(page: str, results: Path = RESULTS) -> str:
         name = found[1]
         if name in TABLES:
             file, make = TABLES[name]
-            made = make(json.loads((results / file).read_text(encoding="utf-8")))
+            made = make(_content(results, file))
         else:
             made = ogb_tables.results(results / f"{name}.json")
         return f"<!-- {name} -->\n\n{made}\n\n<!-- end {name} -->"
@@ -353,15 +355,24 @@ def filled(page: str, results: Path = RESULTS) -> str:
     return re.sub(rf"<!-- ({names}) -->.*?<!-- end \1 -->", replace, page, flags=re.DOTALL)
 
 
+def _content(results: Path, file: str | tuple[str, ...]) -> Any:
+    """What a result file says; of several: by their names."""
+    if isinstance(file, tuple):
+        return {name: _content(results, name) for name in file}
+    return json.loads((results / file).read_text(encoding="utf-8"))
+
+
 def main() -> int:
-    """Write the tables, or check them."""
+    """Write the tables and the picture, or check them."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing, compare")
     checking = parser.parse_args().check
+    drawn = overview.picture(_content(RESULTS, overview.FILES))
+    wanted = {page: filled(page.read_text(encoding="utf-8")) for page in PAGES}
+    wanted[ROOT / "docs" / overview.PICTURE] = drawn
     stale = []
-    for page in PAGES:
-        before = page.read_text(encoding="utf-8")
-        after = filled(before)
+    for page, after in wanted.items():
+        before = page.read_text(encoding="utf-8") if page.is_file() else ""
         if after != before and not checking:
             page.write_text(after, encoding="utf-8")
         elif after != before:
