@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,6 +21,7 @@ from graphmoe.errors import ConfigError, unknown_name
 from graphmoe.nn.diagnostics.costs import layer_costs
 from graphmoe.nn.models.moe_ffn import MoEFFN
 from graphmoe.training.device import limited_threads
+from graphmoe.training.state import differences
 from graphmoe.typing import PathLike
 
 #: Tokens, their width, experts, experts a token.
@@ -51,14 +52,15 @@ def run_dispatch(
         dataset: Sizes, as ``"T=16384,D=128,E=8,k=2"``; those not named keep these values.
         models: Of ``moe``, ``dense``, ``all-experts``.
         seeds: One drawing each.
-        out: The run's folder; a finished result in it is returned when it is resumed.
+        out: The run's folder; seeds of a result in it are kept when it is resumed.
         threads: Of torch.
         jobs: One: layers that are timed at once slow each other down.
-        resume: Return the result that is there.
+        resume: Measure only seeds that are not there yet.
         overwrite: Measure again.
 
     Raises:
-        ConfigError: A size or a name is wrong, or there is a result already.
+        ConfigError: A size or a name is wrong, or there is a result already, or one of other
+            sizes, layers or threads.
     """
     if jobs != 1:
         raise ConfigError(f"jobs: got {jobs}, expected 1: what is timed together is slowed down")
@@ -66,17 +68,22 @@ def run_dispatch(
     for name in models:
         if name not in MODELS:
             raise ConfigError(unknown_name("model", name, MODELS))
+    models = tuple(dict.fromkeys(models))
+    settings = ",".join(f"{key}={value}" for key, value in sizes.items())
     finished = earlier_result(Path(out), resume, overwrite)
+    found: dict[str, dict[int, float]] = {name: {} for name in models}
     if finished is not None:
-        return finished
-    found: dict[str, list[float]] = {name: [] for name in models}
+        _refuse_others(finished, Path(out), settings, models, threads)
+        found = {row.name: row.scored for row in finished.rows}
+        if set(seeds) <= set(found[models[0]]):
+            return finished
     with limited_threads(threads):
         for seed in seeds:
-            for name, seconds in _timed(models, sizes, seed).items():
-                found[name].append(1e3 * seconds)
-    rows = [_row(name, sizes, seeds, found[name], threads) for name in models]
+            if seed not in found[models[0]]:
+                for name, seconds in _timed(models, sizes, seed).items():
+                    found[name][seed] = 1e3 * seconds
+    rows = [_row(name, sizes, found[name], threads) for name in models]
     pairs = [("moe", name) for name in models if name != "moe" and "moe" in models]
-    settings = ",".join(f"{key}={value}" for key, value in sizes.items())
     return Result(
         suite="dispatch",
         dataset=settings,
@@ -88,6 +95,27 @@ def run_dispatch(
         comparisons=compare_pairs(pairs, rows, False),
         environment=environment(threads),
     )
+
+
+def _refuse_others(
+    finished: Result, out: Path, settings: str, models: Sequence[str], threads: int
+) -> None:
+    """That times of other sizes, layers or threads are not taken for those asked for.
+
+    Raises:
+        ConfigError: They are such times.
+    """
+    there = {
+        "dataset": finished.dataset,
+        "models": [row.name for row in finished.rows],
+        "threads": finished.rows[0].config.get("threads"),
+    }
+    asked = {"dataset": settings, "models": list(models), "threads": threads}
+    if changed := differences(there, asked):
+        raise ConfigError(
+            f"{out} was measured with other settings: {'; '.join(changed)}; overwrite to measure "
+            "again (--overwrite), or choose another folder"
+        )
 
 
 def read_sizes(text: str | None) -> dict[str, int]:
@@ -140,9 +168,7 @@ def _step(layer: nn.Module, x: torch.Tensor, gradient: torch.Tensor) -> float:
     return time.perf_counter() - began
 
 
-def _row(
-    name: str, sizes: dict[str, int], seeds: Sequence[int], times: Sequence[float], threads: int
-) -> Row:
+def _row(name: str, sizes: dict[str, int], times: Mapping[int, float], threads: int) -> Row:
     layer = make_layer(name, sizes)
     total = sum(p.numel() for p in layer.parameters())
     about: dict[str, Any] = {"parameters_active": total, "flops": 2.0 * _entries(layer)}
@@ -153,7 +179,7 @@ def _row(
         }
     return Row.of(
         name,
-        [SeedResult(seed=s, test=t) for s, t in zip(seeds, times, strict=True)],
+        [SeedResult(seed=seed, test=time) for seed, time in times.items()],
         config={"model": name, **sizes, "threads": threads},
         parameters_total=total,
         flops_of="token",

@@ -14,9 +14,9 @@ from graphmoe.cli.parser import (
     data_root,
     device,
     leaf,
+    names,
     quiet,
     settings,
-    words,
 )
 from graphmoe.config import BenchmarkConfig, FuseConfig, RecommendConfig
 
@@ -70,7 +70,7 @@ def _ogb(command: Parser) -> None:
     )
     command.add_argument(
         "--model",
-        type=words,
+        type=names,
         help="gcn, gin, gine, sage, gat, moe-gin …, pretrained (experts of --bank, for tasks on "
         "nodes), or rows of the configuration; a mixture brings its dense twins of equal active "
         "and of equal total parameters",
@@ -97,7 +97,7 @@ def _ogb(command: Parser) -> None:
 def _fewshot(command: Parser) -> None:
     _common(command, "graph: a built-in name or a YAML file", "folder of data sets, as --data-root")
     command.add_argument(
-        "--model", type=words, default=("prototype",), help="prototype, task_expert"
+        "--model", type=names, default=("prototype",), help="prototype, task_expert"
     )
     command.add_argument("--bank", type=str, help="folder of experts; none: one is pre-trained")
     command.add_argument("--shots", type=counts, default=(3, 5), help="labels a class: 3,5")
@@ -117,7 +117,7 @@ def _rec(command: Parser) -> None:
     )
     command.add_argument(
         "--model",
-        type=words,
+        type=names,
         default=("MAGNET", "LightGCN"),
         help="recommenders, the last is the baseline (default: MAGNET,LightGCN)",
     )
@@ -131,7 +131,7 @@ def _dispatch(command: Parser) -> None:
     _common(command, "sizes T=16384,D=128,E=8,k=2 (default)", "unused: nothing is read")
     command.add_argument(
         "--model",
-        type=words,
+        type=names,
         default=("moe", "dense", "all-experts"),
         help="moe, dense (as wide as the experts that a token meets), all-experts (default: all)",
     )

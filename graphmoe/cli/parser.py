@@ -133,6 +133,13 @@ def counts(text: Any) -> tuple[int, ...]:
     return found
 
 
+def names(text: Any) -> tuple[str, ...]:
+    """``a,b`` as words, at least one."""
+    if not (found := words(text)):
+        raise ValueError(f"expected names, got {text!r}")
+    return found
+
+
 def words(text: Any) -> tuple[str, ...]:
     """``a,b`` as words."""
     if isinstance(text, str):

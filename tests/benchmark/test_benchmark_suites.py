@@ -36,6 +36,28 @@ def test_dispatch_times_every_layer_for_every_seed(
     assert found.higher_is_better is False
 
 
+def test_dispatch_goes_on_with_the_seeds_that_are_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models, drawn = ("moe", "dense"), []
+
+    def timed(models: Any, sizes: Any, seed: int) -> dict[str, float]:
+        drawn.append(seed)
+        return dict.fromkeys(models, (seed + 1) * 0.001)
+
+    monkeypatch.setattr(suite_dispatch, "_timed", timed)
+    common: dict[str, Any] = {"out": tmp_path, "resume": True}
+    first = run_dispatch(TINY, models=models, seeds=(0, 1), **common)
+    first.save(tmp_path)
+    assert run_dispatch(TINY, models=models, seeds=(1,), **common) == load_result(tmp_path)
+    more = run_dispatch(TINY, models=("moe", "dense", "moe"), seeds=(1, 2), **common)
+    assert drawn == [0, 1, 2]
+    assert more.row("dense").scored == {0: 1.0, 1: 2.0, 2: 3.0}
+    for other in ({"dataset": "T=32"}, {"models": ("moe",)}, {"threads": 2}):
+        with pytest.raises(ConfigError, match=f"other settings: {next(iter(other))}.*overwrite"):
+            run_dispatch(**{"dataset": TINY, "models": models, **common} | other)
+
+
 def test_dispatch_counts_what_a_token_meets(tmp_path: Path) -> None:
     found = run_dispatch(TINY, seeds=(0,), out=tmp_path)
     expert = 8 * 32 + 32 + 32 * 8 + 8

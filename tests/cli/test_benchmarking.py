@@ -184,6 +184,7 @@ def test_what_is_compared_with_is_read_before_the_work(
         ("ogb --seeds 9..0", "seeds: got '9..0', expected the first and the last"),
         ("ogb --seeds x", "seeds"),
         ("dispatch --seeds 1,1", "expected different ones"),
+        ("ogb --model ,", "invalid names value: ','"),
         ("ogb --offline --yes", "choose one"),
         ("ogb --model gcn --bank B", "expected it with a row of model 'pretrained'"),
         ("ogb --optim.lrr 1", "optim.lrr"),
