@@ -66,6 +66,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "contrast=off": {"contrast_weight": 0.0},
     "level=score": {"level": "score"},
     "weights of users=off": {"user_power": 0.0},
+    "hard negatives=off": {"negative_candidates": 1},
 }
 SHUFFLED = "features=shuffled"
 #: Of a configuration; which data it is, is said elsewhere.

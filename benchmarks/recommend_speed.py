@@ -14,7 +14,7 @@ from graphmoe.data.interactions import Interactions, load_interactions
 from graphmoe.evaluation import ItemsOfUsers, evaluate_ranking, rank
 from graphmoe.nn.recommend import InteractionGraph, Recommender
 from graphmoe.training.memory import reused_memory
-from graphmoe.training.recommend import make_optimizer
+from graphmoe.training.recommend import epoch_pairs, make_optimizer
 from graphmoe.training.recommend_task import build_recommender
 from graphmoe.training.sampling import NegativeSampler
 
@@ -45,7 +45,7 @@ class Stepper:
         self.model.train()
         self.model.begin_epoch(self.epochs, self.generator)
         count = 0
-        for batch in self.sampler.epoch(self.batch_size, self.generator):
+        for batch in epoch_pairs(self.model, self.sampler, self.batch_size, self.generator):
             self.optimizer.zero_grad(set_to_none=True)
             torch.stack(list(self.model.loss(*batch).values())).sum().backward()
             self.optimizer.step()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -118,7 +118,7 @@ class RecommendLoop(Loop):
     def _steps(self, sampler: NegativeSampler) -> tuple[dict[str, float], float]:
         """Mean of each term of the loss, and the gradient's norm at the last step."""
         sums: dict[str, Tensor] = {}
-        pairs = sampler.epoch(self.batch_size, self.generators["pairs"])
+        pairs = epoch_pairs(self.objective, sampler, self.batch_size, self.generators["pairs"])
         steps = -(-len(sampler) // self.batch_size)
         for user, positive, negative in pairs:
             self.optimizer.zero_grad(set_to_none=True)
@@ -213,6 +213,30 @@ def train_recommender(
     model.load_state_dict(state.best)
     model.eval()
     return state
+
+
+def epoch_pairs(
+    model: nn.Module, sampler: NegativeSampler, batch_size: int, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Batches of an epoch; where a model wants the hardest of several negatives, it is asked once.
+
+    Vectors from before the epoch do for that: what is hard changes slowly, and none of a step's
+    time goes into candidates that are not taken.
+
+    Args:
+        model: The recommender, in training.
+        sampler: Of its training pairs.
+        batch_size: Pairs of a batch.
+        generator: Of the order and the negatives.
+    """
+    ranker: Any = model
+    vectors = None
+    if ranker.negative_candidates > 1:
+        model.eval()
+        users, items = ranker.negative_vectors()
+        vectors = users.cpu(), items.cpu()
+        model.train()
+    return sampler.epoch(batch_size, generator, ranker.negative_candidates, vectors)
 
 
 def ranking_validation(model: nn.Module, interactions: Interactions, metric: str) -> Validate:

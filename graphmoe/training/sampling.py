@@ -65,16 +65,45 @@ class NegativeSampler:
         return self.items[rank + found - self._start[user]]
 
     def epoch(
-        self, batch_size: int, generator: torch.Generator
+        self,
+        batch_size: int,
+        generator: torch.Generator,
+        candidates: int = 1,
+        vectors: tuple[Tensor, Tensor] | None = None,
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Every pair once, in a new order: batches of ``(user, positive, negative)``, ``[B]``.
 
         All of it is drawn before the first batch, so that what the training draws meanwhile
         changes nothing.
+
+        Args:
+            batch_size: Pairs of a batch B.
+            generator: Of the order and the negatives.
+            candidates: Negatives drawn for each pair, of which one is given.
+            vectors: Of all users and items, on the CPU: the candidate with the greatest product
+                is given; ``None``: the first.
         """
         order = torch.randperm(len(self), generator=generator)
         user, item = self.user[order], self.item[order]
-        negative = self.sample(user, generator)
-        yield from zip(
-            user.split(batch_size), item.split(batch_size), negative.split(batch_size), strict=True
-        )
+        drawn = torch.stack([self.sample(user, generator) for _ in range(candidates)], dim=1)
+        parts = (user.split(batch_size), item.split(batch_size), drawn.split(batch_size))
+        for users, positives, negatives in zip(*parts, strict=True):
+            yield users, positives, hardest(users, negatives, vectors)
+
+
+def hardest(users: Tensor, candidates: Tensor, vectors: tuple[Tensor, Tensor] | None) -> Tensor:
+    """Of some items for each user, the one with the greatest dot product.
+
+    After `"Optimizing Top-N Collaborative Filtering via Dynamic Negative Item Sampling"
+    <https://doi.org/10.1145/2484028.2484126>`_ (SIGIR 2013).
+
+    Args:
+        users: Users ``[B]``.
+        candidates: Items ``[B, C]``.
+        vectors: Of all users ``[U, d]`` and items ``[I, d]``; ``None``: the first is given.
+    """
+    if vectors is None or candidates.size(1) == 1:
+        return candidates[:, 0]
+    of_users, of_items = vectors
+    score = torch.einsum("bd,bcd->bc", of_users[users], of_items[candidates])
+    return candidates.gather(1, score.argmax(dim=1, keepdim=True)).squeeze(1)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from graphmoe.errors import DataError
-from graphmoe.training.sampling import NegativeSampler
+from graphmoe.training.sampling import NegativeSampler, hardest
 
 
 def pairs(seed: int, users: int = 12, items: int = 9, count: int = 40) -> tuple[Tensor, Tensor]:
@@ -100,3 +100,39 @@ def test_the_global_generator_is_not_touched() -> None:
     sampler, before = NegativeSampler(*pairs(3), 9), torch.get_rng_state()
     list(sampler.epoch(8, torch.Generator()))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_of_several_candidates_the_one_ranked_highest_is_given() -> None:
+    """Item i has the value i for even users and -i for odd ones; ties go to the first."""
+    values = torch.arange(9.0).unsqueeze(1)
+    signs = torch.tensor([[1.0], [-1.0], [1.0]])
+    users = torch.tensor([0, 1, 2, 1])
+    candidates = torch.tensor([[3, 7, 5], [3, 7, 5], [2, 2, 1], [8, 4, 6]])
+    assert hardest(users, candidates, (signs, values)).tolist() == [7, 3, 2, 4]
+    assert hardest(users, candidates, None).tolist() == [3, 3, 2, 8]
+
+
+def test_hard_negatives_are_negatives_and_rank_above_what_chance_gives() -> None:
+    user, item = pairs(5)
+    sampler = NegativeSampler(user, item, 9)
+    taken = set(zip(user.tolist(), item.tolist(), strict=True))
+    # The same value for every user: of c uniform candidates the maximum is expected.
+    vectors = torch.ones(int(user.max()) + 1, 1), torch.arange(9.0).unsqueeze(1)
+    mean = {}
+    for count in (1, 3):
+        generator = torch.Generator().manual_seed(1)
+        drawn = [batch for _ in range(200) for batch in sampler.epoch(8, generator, count, vectors)]
+        for users, _, negatives in drawn:
+            assert not set(zip(users.tolist(), negatives.tolist(), strict=True)) & taken
+        mean[count] = float(torch.cat([negative for *_, negative in drawn]).float().mean())
+    assert mean[3] > mean[1] + 0.5
+
+
+def test_one_candidate_draws_what_it_always_drew() -> None:
+    sampler = NegativeSampler(*pairs(3), 9)
+    vectors = torch.rand(9, 2), torch.rand(9, 2)
+    plain = [torch.cat(parts) for parts in zip(*sampler.epoch(8, torch.Generator()), strict=True)]
+    other = sampler.epoch(8, torch.Generator(), 1, vectors)
+    assert all(
+        torch.equal(a, torch.cat(b)) for a, b in zip(plain, zip(*other, strict=True), strict=True)
+    )

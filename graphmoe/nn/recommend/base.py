@@ -54,6 +54,8 @@ class Recommender(nn.Module):
 
     #: Whether there is anything to train; if not, :meth:`loss` is never called.
     trainable: ClassVar[bool] = True
+    #: Negatives drawn for each training pair; of several the hardest by :meth:`negative_vectors`.
+    negative_candidates: int = 1
 
     def __init__(self, graph: InteractionGraph) -> None:
         super().__init__()
@@ -103,11 +105,15 @@ class Recommender(nn.Module):
         """Vectors of all users ``[U, d]`` and all items ``[I, d]`` whose product is the score."""
         raise NotImplementedError(f"the scores of {type(self).__name__} are no dot products")
 
-    def prepare(self) -> Any:
-        """What :meth:`score` needs and all users share: computed once for a ranking of all."""
+    def negative_vectors(self) -> tuple[Tensor, Tensor]:
+        """What hard negatives are found by: vectors of all users and items, without gradients."""
         with torch.no_grad():
             users, items = self.vectors()
         return users.detach(), items.detach()
+
+    def prepare(self) -> Any:
+        """What :meth:`score` needs and all users share: computed once for a ranking of all."""
+        return self.negative_vectors()
 
     def score(self, prepared: Any, users: Tensor) -> Tensor:
         """Scores of all items for some users ``[B, I]``; masks nothing.

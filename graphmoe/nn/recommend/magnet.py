@@ -92,6 +92,8 @@ class MAGNET(Recommender):
         walk_weight: :math:`\kappa`; 0 leaves the walks out. They count in the ranking alone, the
             training does not see them.
         user_power: :math:`\alpha`.
+        negative_candidates: Negatives drawn for each pair, the one of them that learnt vectors rank
+            highest counting (:func:`~graphmoe.training.sampling.hardest`).
         reg_weight: Penalty on the final vectors of the batch.
         contrast_weight: Of the contrast of what experts say with the collaborative vectors.
         drift_weight: Of the templates' drift.
@@ -137,6 +139,7 @@ class MAGNET(Recommender):
         guided: bool = True,
         walk_weight: float = 80.0,
         user_power: float = 0.5,
+        negative_candidates: int = 2,
         reg_weight: float = 1e-3,
         contrast_weight: float = 1e-3,
         drift_weight: float = 1e-3,
@@ -164,12 +167,14 @@ class MAGNET(Recommender):
             moe=moe,
             ego=ego,
             layers=(num_layers, content_layers),
+            negative_candidates=negative_candidates,
         )
         self.level = level
         self.embedding_dim, self.k, self.num_neighbours = embedding_dim, k, num_neighbours
         self.side_weight, self.content_weight = side_weight, content_weight
         self.walk_weight = walk_weight
         self.user_power, self.reg_weight = user_power, reg_weight
+        self.negative_candidates = negative_candidates
         self.contrast_weight, self.drift_weight = contrast_weight, drift_weight
         self.loo, self.moe, self.two_stage, self.routed_by = loo, moe, two_stage, routed_by
         # There is nothing to hold a router to that learns nothing.
@@ -363,6 +368,11 @@ class MAGNET(Recommender):
             final[0] = torch.cat([final[0], self.content_weight * of_users], dim=1)
             final[1] = torch.cat([final[1], of_items], dim=1)
         return MagnetSide(final[0], *users), MagnetSide(final[1], *items)
+
+    def negative_vectors(self) -> tuple[Tensor, Tensor]:
+        """What is learnt of all users and items: likeness of content finds no hard negatives."""
+        users, items, _ = self.prepare()
+        return users.final[:, : self.embedding_dim], items.final[:, : self.embedding_dim]
 
     def prepare(self) -> Prepared:
         """All users and all items, without gradients, and the histories of the users."""

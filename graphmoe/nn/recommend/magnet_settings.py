@@ -20,6 +20,7 @@ def check_settings(
     moe: bool,
     ego: bool,
     layers: tuple[int, int],
+    negative_candidates: int,
 ) -> None:
     """Refuse what cannot be built; arguments as :class:`~graphmoe.nn.recommend.MAGNET` has them.
 
@@ -32,6 +33,7 @@ def check_settings(
         moe: Whether there are routers.
         ego: Whether the mean over layers has the vectors before propagation in it.
         layers: Steps in either view.
+        negative_candidates: Negatives drawn for each pair.
 
     Raises:
         ConfigError: A setting is out of range, or does not go with another.
@@ -50,6 +52,8 @@ def check_settings(
             "experts at the level of scores are routed by both sides of a pair: expected "
             f"moe=True and routed_by='both', got moe={moe} and routed_by={routed_by!r}"
         )
+    if negative_candidates < 1:
+        raise ConfigError(f"expected negative_candidates >= 1, got {negative_candidates}")
     if not ego and min(layers) < 1:
         raise ConfigError(
             "without layers there are only the vectors themselves: expected num_layers >= 1 and "
