@@ -18,7 +18,7 @@ from graphmoe.nn.recommend.freedom import FREEDOM
 from graphmoe.nn.recommend.magnet import MAGNET
 from graphmoe.training import SaveSettings, TrainingInterruptedError
 from graphmoe.training.interrupts import StopRequest
-from graphmoe.training.recommend import RecommendSettings, train_recommender
+from graphmoe.training.recommend import RecommendSettings, epoch_pairs, train_recommender
 from graphmoe.training.sampling import NegativeSampler
 from graphmoe.training.state import Checkpointer, TrainingState
 
@@ -84,6 +84,27 @@ def test_it_is_the_plain_loop() -> None:
     best = max(range(4), key=lambda e: (scores[e], -e))
     assert state.best_epoch == best
     assert all(torch.equal(model.state_dict()[k], v) for k, v in weights[best].items())
+
+
+@pytest.mark.parametrize("kind", [MAGNET, LightGCN])
+def test_the_harder_negative_is_what_learnt_vectors_rank_higher(kind: type[Recommender]) -> None:
+    """Against the same draws, scored one by one with the vectors from before the epoch."""
+    model = made(kind).train()
+    model.negative_candidates = 3
+    sampler = NegativeSampler(GRAPH.user, GRAPH.item, GRAPH.num_items)
+    found = list(epoch_pairs(model, sampler, 50, torch.Generator().manual_seed(4)))
+    assert model.training
+    users, items = model.eval().negative_vectors()
+    assert (len(users), len(items)) == (GRAPH.num_users, GRAPH.num_items)
+    generator = torch.Generator().manual_seed(4)
+    order = torch.randperm(len(sampler), generator=generator)
+    drawn = torch.stack([sampler.sample(sampler.user[order], generator) for _ in range(3)], dim=1)
+    changed = 0
+    for n, (user, candidates) in enumerate(zip(sampler.user[order], drawn, strict=True)):
+        best = max(candidates, key=lambda i: float(users[user] @ items[i]))
+        assert int(found[n // 50][2][n % 50]) == int(best)
+        changed += int(best) != int(candidates[0])
+    assert changed > len(sampler) // 3
 
 
 def test_it_learns_the_tastes() -> None:

@@ -216,6 +216,7 @@ def test_users_count_by_a_power_of_their_history() -> None:
         ({"k": 10}, "expected 1 <= k <= 9"),
         ({"level": "edge"}, "level is one of representation, score"),
         ({"level": "score", "moe": False}, "expected moe=True"),
+        ({"negative_candidates": 0}, "expected negative_candidates >= 1"),
     ],
 )
 def test_wrong_settings_are_refused(kwargs: dict[str, object], said: str) -> None:
