@@ -9,11 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from graphmoe.api.embed_large import embed_large
 from graphmoe.api.fuse import fused_probs
 from graphmoe.api.run_folder import SavedFusion, read_run, weights_hash
 from graphmoe.api.target import Target, build_members, open_bank, prepare_target
 from graphmoe.checkpoint import ExpertBank
 from graphmoe.checkpoint.files import make_folder, write_bytes
+from graphmoe.checkpoint.large_graph import LargeGraph, is_large_graph
 from graphmoe.config import FuseConfig
 from graphmoe.errors import ConfigError, VerificationError
 from graphmoe.evaluation import Member
@@ -40,7 +42,8 @@ def embed(
     members' cosines.
 
     Args:
-        target: A built-in name, a YAML file, or a graph.
+        target: A built-in name, a YAML file, a graph, or the folder of an imported one, which with
+            ``out`` and without ``run`` is embedded block by block.
         bank: A bank, or its folder.
         run: Folder of a fusion.
         out: ``.npy`` (one array ``[N, D]``; several side by side), ``.npz`` (one array an expert)
@@ -53,6 +56,8 @@ def embed(
     """
     path = _checked(out)
     place = resolve_device(device)
+    if isinstance(target, (str, Path)) and is_large_graph(target) and not run and path is not None:
+        return embed_large(LargeGraph(target), bank, path, place)
     if run is None:
         found = _trained_depth(open_bank(bank), target, data_root, place)
     else:

@@ -9,12 +9,14 @@ from typing import Any
 
 from graphmoe.checkpoint import ExpertBank
 from graphmoe.checkpoint.files import make_folder
+from graphmoe.checkpoint.large_graph import is_large_graph
 from graphmoe.checkpoint.manifest import check_expert_name
 from graphmoe.config import PretrainConfig, load_config
 from graphmoe.data import embedded_graphs
 from graphmoe.data.catalog import canonical_name
 from graphmoe.errors import ConfigError, MissingDataError
 from graphmoe.training import PretrainSettings, PretrainTask, SaveSettings, run_pretraining
+from graphmoe.training.batches import BatchSettings
 from graphmoe.training.device import resolve_device
 from graphmoe.training.expert import refuse_existing
 from graphmoe.typing import Graph, PathLike
@@ -40,8 +42,9 @@ def pretrain(
     when the run was killed and goes on with ``resume``.
 
     Args:
-        graphs: Built-in names, YAML files, or graphs by name; ``None``: those of ``config``, and
-            where it names none, the whole embedded collection.
+        graphs: Built-in names, YAML files, folders of ``graphmoe data import``, or graphs by
+            name; ``None``: those of ``config``, and where it names none, the whole embedded
+            collection.
         config: A YAML file, a mapping of the same shape, or a ready configuration.
         out: The bank's folder; experts of other names in it stay.
         seed: Of everything random; each graph gets the same.
@@ -83,6 +86,7 @@ def pretrain(
             overwrite=overwrite,
             save=SaveSettings(settings.run.save_epochs, settings.run.save_seconds),
             data_root=None if data_root is None else Path(data_root),
+            **_batches(settings, source),
         )
         for name, source in sources.items()
     ]
@@ -108,8 +112,10 @@ def _sources(
 
 
 def _expert_name(source: str) -> str:
-    """The name of a graph's expert: its own, or that of its YAML file."""
+    """The name of a graph's expert: its own, or that of its folder or YAML file."""
     path = Path(source)
+    if is_large_graph(path):
+        return check_expert_name(re.sub(r"[^A-Za-z0-9_.-]", "_", path.resolve().name))
     if path.suffix.lower() in (".yaml", ".yml"):
         if not path.is_file():
             raise MissingDataError(f"no graph description at {path}")
@@ -130,6 +136,19 @@ def _multi_view(config: PretrainConfig, name: str) -> dict[str, Any]:
         "metapaths": metapaths.get(name.lower()),
         "max_length": views.max_length,
         "max_views": views.max_views,
+    }
+
+
+def _batches(config: PretrainConfig, source: str | Graph) -> dict[str, Any]:
+    """Fields of a task that tell whether it goes by batches, and how."""
+    chosen = config.batches
+    imported = isinstance(source, str) and is_large_graph(source)
+    if chosen.mode == "never" or (chosen.mode == "auto" and not imported):
+        return {}
+    return {
+        "batches": BatchSettings(chosen.size, chosen.redraw, chosen.storage),
+        "work": None if chosen.folder is None else Path(chosen.folder),
+        "memory": chosen.memory << 20,
     }
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from graphmoe.checkpoint import ExpertBank
+from graphmoe.checkpoint.large_graph import LargeGraph, is_large_graph
 from graphmoe.config import FuseConfig
 from graphmoe.data import graph_fingerprint, load_graph, validate_graph
 from graphmoe.errors import ConfigError, DataError, unknown_name
@@ -62,7 +63,10 @@ def prepare_target(
     device: torch.device | str = "cpu",
 ) -> Target:
     """Load, validate and align one graph, with every feature source that ``config`` asks for."""
-    if isinstance(source, (str, Path)):
+    if isinstance(source, (str, Path)) and is_large_graph(source):
+        graph, _ = validate_graph(LargeGraph(source).to_data())  # all of it in memory
+        name = Path(source).resolve().name
+    elif isinstance(source, (str, Path)):
         graph = load_graph(source, None if data_root is None else Path(data_root))
         name = str(graph.get("name") or source) if "name" in graph else str(source)
     else:

@@ -26,6 +26,7 @@ from graphmoe.checkpoint.large_graph import (
     MANIFEST,
     STORAGE,
     VERSION,
+    WORK,
     ArrayRecord,
     LargeGraph,
     RowBlock,
@@ -39,7 +40,6 @@ from graphmoe.data.big.streams import edge_pieces, feature_pieces
 from graphmoe.errors import ConfigError, DataError
 from graphmoe.typing import PathLike
 
-WORK = "import"
 PROGRESS = "progress.json"
 _HEAD = 1 << 20  #: Bytes at either end of an input that tell it from another.
 _FEATURE_BYTES = 1 << 25  #: Of a block of features.

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
+from torch_geometric.data import Data
 
 from graphmoe.checkpoint.files import real_folder, storage_errors
 from graphmoe.checkpoint.sealed import load_sealed
@@ -19,6 +20,7 @@ from graphmoe.errors import DataError, MissingDataError, VerificationError
 from graphmoe.typing import PathLike
 
 MANIFEST = "graph.json"
+WORK = "import"  #: What an import needs until it is finished.
 FORMAT = "graphmoe-large-graph"
 VERSION = 1
 
@@ -144,6 +146,18 @@ class LargeGraph:
             part = self._tensor(block.arrays["x"], kind, shape)
             yield block.start, part.view(STORAGE[self.manifest.storage])
 
+    def to_data(self) -> Data:
+        """All of it in memory, as any other graph: for those that fit."""
+        ends = [
+            torch.stack([torch.repeat_interleave(crow.diff()).add_(start), col.long()])
+            for start, crow, col in self.blocks()
+        ]
+        edge_index = torch.cat(ends, dim=1) if ends else torch.empty(2, 0, dtype=torch.long)
+        x = None
+        if self.num_features:
+            x = torch.cat([block.float() for _, block in self.feature_blocks()])
+        return Data(x=x, edge_index=edge_index, num_nodes=self.num_nodes)
+
     def fingerprint(self) -> str:
         """SHA-256 over the hashes of all files: equal content in equal blocks, equal name."""
         lines = [f"{record.file} {record.sha256}" for record in self._records()]
@@ -185,6 +199,11 @@ class LargeGraph:
             f"{type(self).__name__}({self.num_nodes} nodes, {self.nnz // 2} edges, "
             f"{self.num_features} features, {self.path})"
         )
+
+
+def is_large_graph(path: PathLike) -> bool:
+    """Whether there is a folder of :func:`~graphmoe.checkpoint.import_graph.import_graph`."""
+    return (Path(path) / MANIFEST).is_file() or (Path(path) / WORK).is_dir()
 
 
 def dump_array(array: np.ndarray) -> bytes:

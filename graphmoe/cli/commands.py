@@ -287,7 +287,10 @@ COMMANDS: dict[str, Callable[[Any], None]] = {
 def _fetch(options: Any, graphs: Iterable[str]) -> None:
     """Download what is missing, where ``--download`` allows it."""
     if options.download:
+        from graphmoe.checkpoint.large_graph import is_large_graph
         from graphmoe.data import load_graph
 
         for graph in graphs:
+            if is_large_graph(graph):
+                continue
             load_graph(graph, options.data_root, download=True)

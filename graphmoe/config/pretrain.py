@@ -82,6 +82,33 @@ class OptimSection(Section):
     patience: int = Field(default=50, ge=1, description="epochs without improvement")
 
 
+class BatchesSection(Section):
+    """Pre-training by batches of nodes, on features that were propagated once.
+
+    Attributes:
+        mode: ``"auto"``: imported graphs by batches, others whole; ``"always"``; ``"never"``:
+            imported ones are read into memory.
+        size: Nodes of a step.
+        redraw: Epochs for which permuted features stay, and dropped edges with
+            ``views.resample: epoch``.
+        storage: Type of the propagated features on disk.
+        memory: MiB for columns of features while they are propagated; no influence on the weights.
+        folder: Where propagated features are kept until the expert is finished; ``None``: in its
+            place in the bank.
+    """
+
+    mode: Literal["auto", "always", "never"] = Field(
+        default="auto", description="auto: imported graphs by batches of nodes, others whole"
+    )
+    size: int = Field(default=4096, ge=2, description="nodes of a step")
+    redraw: int = Field(default=10, ge=1, description="epochs until features are permuted anew")
+    storage: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="type of propagated features on disk"
+    )
+    memory: int = Field(default=1024, ge=1, description="MiB for propagation")
+    folder: str | None = Field(default=None, description="of propagated features")
+
+
 class RunSection(Section):
     """How a run is carried out.
 
@@ -101,10 +128,11 @@ class RunSection(Section):
 
 
 class PretrainConfig(RunConfig):
-    """One pre-training run: ``data``, ``views``, ``model``, ``optim`` and ``run``."""
+    """One pre-training run: ``data``, ``views``, ``model``, ``optim``, ``batches`` and ``run``."""
 
     data: DataSection = DataSection()
     views: ViewsSection = ViewsSection()
     model: ModelSection = ModelSection()
     optim: OptimSection = OptimSection()
+    batches: BatchesSection = BatchesSection()
     run: RunSection = RunSection()

@@ -61,6 +61,7 @@ def pretrain_expert(
     views_of: Callable[[int], tuple[Any, ...]] | None = None,
     on_epoch: OnEpoch | None = None,
     stop: StopRequest | None = None,
+    loop: Callable[..., Loop] | None = None,
 ) -> PretrainResult:
     """Pre-train one encoder on one multi-view graph (GPH², arXiv 2602.13075, section 4.2).
 
@@ -87,6 +88,8 @@ def pretrain_expert(
         views_of: Gives the views of an epoch (counted from 0) where they are drawn anew.
         on_epoch: Called after each epoch with the state so far.
         stop: A request to stop that somebody else sets; ``None``: SIGINT and SIGTERM do.
+        loop: Makes a loop of another kind from the fields of
+            :class:`~graphmoe.training.loop.Loop`; it moves ``graph`` to the device itself.
 
     Raises:
         ConfigError: A setting is wrong; or an expert or state of that name is there and neither
@@ -119,7 +122,7 @@ def pretrain_expert(
         stack.enter_context(reused_memory())
         stack.enter_context(torch.random.fork_rng(_cuda_indices(place)))
         objective, state = _train(
-            graph, settings, seed, place, checkpointer, save, views_of, on_epoch, stop
+            graph, settings, seed, place, checkpointer, save, views_of, on_epoch, stop, loop
         )
         expert = objective.encoder.cpu().eval()
         manifest = ExpertManifest.of(
@@ -156,6 +159,7 @@ def _train(
     views_of: Callable[[int], tuple[Any, ...]] | None,
     on_epoch: OnEpoch | None,
     stop: StopRequest,
+    make_loop: Callable[..., Loop] | None,
 ) -> tuple[Any, TrainingState]:
     """Fit a fresh objective, or one that goes on; its weights at the end are the best ones."""
     from lightning_fabric import Fabric
@@ -168,7 +172,9 @@ def _train(
     torch.manual_seed(seed)
     objective = build_objective(settings, graph.x.size(1))
     wrapped, optimizer = fabric.setup(objective, build_optimizer(settings, objective))
-    wrapped.mark_forward_method("loss")
+    for method in ("loss", "contrast"):
+        if hasattr(objective, method):
+            wrapped.mark_forward_method(method)
     generators = {
         "objective": torch.Generator(place).manual_seed(seed),
         "cpu": torch.default_generator,
@@ -181,7 +187,7 @@ def _train(
     if views_of is not None:
         drawn = views_of
         views_of = lambda epoch: _moved(drawn(epoch), place)  # noqa: E731
-    loop = Loop(
+    loop = (make_loop or Loop)(
         objective=wrapped,
         optimizer=optimizer,
         settings=settings,
@@ -193,8 +199,9 @@ def _train(
         stop=stop,
         on_epoch=on_epoch,
     )
-    on_place = Data(x=graph.x.to(place), views=_moved(graph.views, place))
-    state = loop.run(on_place, state or TrainingState())
+    if make_loop is None:
+        graph = Data(x=graph.x.to(place), views=_moved(graph.views, place))
+    state = loop.run(graph, state or TrainingState())
     objective.load_state_dict(state.best)
     return objective, state
 

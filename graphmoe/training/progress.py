@@ -80,8 +80,10 @@ class Display:
         now = time.monotonic()
         if now - self._shown[index] >= LINE_SECONDS:
             self._shown[index] = now
-            left = seconds / epoch * (self.max_epochs - epoch)
-            self._line(index, f"epoch {epoch}/{self.max_epochs}, {note}, at most {left:.0f} s left")
+            if epoch and seconds:
+                left = seconds / epoch * (self.max_epochs - epoch)
+                note += f", at most {left:.0f} s left"
+            self._line(index, f"epoch {epoch}/{self.max_epochs}, {note}")
 
     def _end(self, index: int, outcome: Outcome) -> None:
         note = _summary(outcome)

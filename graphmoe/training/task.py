@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch_geometric.data import Data
+
 from graphmoe.checkpoint import ExpertManifest
+from graphmoe.checkpoint.files import discard
+from graphmoe.checkpoint.large_graph import LargeGraph, is_large_graph
 from graphmoe.checkpoint.store import settle
 from graphmoe.data.catalog import load_graph
 from graphmoe.data.fingerprint import graph_fingerprint
 from graphmoe.data.validate import validate_graph
+from graphmoe.training.batches import BatchLoop, BatchSettings, about_batches
 from graphmoe.training.device import limited_threads
 from graphmoe.training.expert import find_finished, pretrain_expert, training_identity
 from graphmoe.training.interrupts import StopRequest, TrainingInterruptedError
+from graphmoe.training.large import large_multi_view, large_views
 from graphmoe.training.logs import LOGS, RunLogs, draw_losses
 from graphmoe.training.settings import PretrainSettings, SaveSettings
 from graphmoe.training.state import TrainingState
@@ -29,7 +36,8 @@ class PretrainTask:
 
     Attributes:
         name: The expert's name.
-        source: A graph, or what :func:`graphmoe.data.load_graph` takes.
+        source: A graph, what :func:`graphmoe.data.load_graph` takes, or the folder of an imported
+            graph.
         out: The bank's folder.
         multi_view: Arguments of :class:`graphmoe.transforms.MultiView` but its seed.
         resample: Whether dropped edges are drawn anew each epoch.
@@ -40,6 +48,9 @@ class PretrainTask:
         overwrite: Replace what is there.
         save: How often the state is saved.
         data_root: Where datasets are looked for.
+        batches: How it goes by batches of nodes; ``None``: in the exact mode.
+        work: Folder for propagated features; ``None``: the expert's own place in the bank.
+        memory: Bytes for their propagation.
     """
 
     name: str
@@ -54,6 +65,16 @@ class PretrainTask:
     overwrite: bool = False
     save: SaveSettings = field(default_factory=SaveSettings)
     data_root: Path | None = None
+    batches: BatchSettings | None = None
+    work: Path | None = None
+    memory: int = 1 << 30
+
+    @property
+    def folder(self) -> Path:
+        """Where propagated features are kept until the expert is finished."""
+        if self.work is None:
+            return self.out / self.name / "propagated"
+        return self.work / f"{self.name}-propagated"
 
 
 @dataclass(frozen=True)
@@ -83,20 +104,21 @@ def pretrain_task(
     """
     # The decomposition of the features is as sensitive to threads as the training is.
     with limited_threads(task.settings.threads):
-        if isinstance(task.source, str):
-            graph = load_graph(task.source, task.data_root)
-        else:
-            graph, _ = validate_graph(task.source)
-        fingerprint = graph_fingerprint(graph)
-        about = {"multi_view": task.multi_view, "resample": task.resample}
+        graph = _opened(task)
+        imported = isinstance(graph, LargeGraph)
+        fingerprint = graph.fingerprint() if imported else graph_fingerprint(graph)
+        about = {
+            "multi_view": task.multi_view,
+            "resample": task.resample,
+            **about_batches(task.batches),
+        }
         identity = training_identity(task.settings, task.seed, fingerprint, about)
         if task.out.is_dir():
             settle(task.out)
         finished = find_finished(task.out, task.name, identity, task.resume, task.overwrite)
         if finished is not None:
             return TaskResult(finished.manifest, skipped=True)
-        transform = MultiView(**task.multi_view, seed=task.seed)
-        multi = transform(graph)
+        multi, modes = _prepared(task, graph, f"{fingerprint} {about}", emit)
         if stop:
             raise TrainingInterruptedError("stopped before the first epoch")
         watch = _Watch(task.out, task.name, emit)
@@ -113,15 +135,59 @@ def pretrain_task(
                 save=task.save,
                 fingerprint=fingerprint,
                 about=about,
-                views_of=(lambda e: transform.resample(multi, e).views) if task.resample else None,
                 on_epoch=watch,
                 stop=stop,
+                **modes,
             )
         finally:
             watch.close()
+        if task.batches is not None:
+            discard(task.folder)
     if result.losses:
         draw_losses({task.name: result.losses}, task.out / LOGS / task.name / "loss.png")
     return TaskResult(result.manifest, result.losses, result.skipped)
+
+
+def _opened(task: PretrainTask) -> Any:
+    """The graph, validated; an imported one where it lies."""
+    if not isinstance(task.source, str):
+        return validate_graph(task.source)[0]
+    if is_large_graph(task.source):
+        return LargeGraph(task.source)
+    return load_graph(task.source, task.data_root)
+
+
+def _prepared(
+    task: PretrainTask, graph: Any, identity: str, emit: Callable[[dict[str, Any]], None]
+) -> tuple[Data, dict[str, Any]]:
+    """The graph in multi-view form, and arguments of :func:`pretrain_expert` for its mode."""
+    form = task.multi_view
+    if isinstance(graph, LargeGraph) and task.batches is not None:
+        multi = large_multi_view(graph, form, task.folder)
+        shares = (form["num_views"], form["drop_edge"])
+        views_at = large_views(graph, *shares, seed=task.seed, resample=task.resample)
+    else:
+        if isinstance(graph, LargeGraph):
+            graph, _ = validate_graph(graph.to_data())
+        transform = MultiView(**form, seed=task.seed)
+        multi = transform(graph)
+        resample = (lambda e: transform.resample(multi, e).views) if task.resample else None
+        if task.batches is None:
+            return multi, {"views_of": resample}
+        views_at = lambda turn: (  # noqa: E731
+            (multi.views, "0") if resample is None else (resample(turn), str(turn))
+        )
+    loop = partial(
+        BatchLoop,
+        batches=task.batches,
+        views_at=views_at,
+        seed=task.seed,
+        identity=identity,
+        folder=task.folder,
+        memory=task.memory,
+        tell=lambda epoch, note: emit({"epoch": epoch, "seconds": 0.0, "note": note}),
+    )
+    return multi, {"loop": loop}
 
 
 class _Watch(Watch):

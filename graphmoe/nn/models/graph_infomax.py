@@ -65,14 +65,22 @@ class GraphInfomax(nn.Module):
         """
         if x.size(0) < 2:
             raise ValueError(f"expected at least two nodes to contrast, got {x.size(0)}")
-        clean, permuted = self.draw(x, views, generator)
+        return self.contrast(*self.draw(x, views, generator))
+
+    def contrast(self, clean: Sequence[Tensor], permuted: Sequence[Tensor]) -> Tensor:
+        """The loss of nodes whose propagated features are known, one tensor a view.
+
+        Args:
+            clean: Of the graph itself, shape :math:`(N, D)`.
+            permuted: Of the graph with its features permuted, shape :math:`(N, D)`.
+        """
         positive = self.encoder.encode_propagated(clean)
         negative = self.encoder.encode_propagated(permuted)
         summary = torch.sigmoid(positive.mean(dim=0))
         query = self.weight @ summary
         logits = torch.cat([positive @ query, negative @ query]) + self.bias
         target = torch.zeros_like(logits)
-        target[: x.size(0)] = 1
+        target[: positive.size(0)] = 1
         return F.binary_cross_entropy_with_logits(logits, target)
 
     forward = loss

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -136,6 +136,31 @@ class MultiViewEncoder(nn.Module):
         if hidden.size(0) < 2:
             raise ValueError("expected at least two rows to take BatchNorm statistics from, got 1")
         statistics = {"running_mean": hidden.mean(dim=0), "running_var": hidden.var(dim=0)}
+        self.norm.load_state_dict(statistics, strict=False)
+        return self
+
+    @torch.no_grad()
+    def recalibrate_blocks(self, blocks: Iterable[Sequence[Tensor]]) -> MultiViewEncoder:
+        """As :meth:`recalibrate`, of nodes that come block by block, propagated before.
+
+        Args:
+            blocks: Of some nodes, one tensor a view, shape :math:`(B, D)`.
+        """
+        count, mean, spread = 0, torch.zeros((), dtype=torch.double), torch.zeros(())
+        for block in blocks:
+            hidden = torch.cat([self.lin(z) for z in block]).double()
+            # Chan, Golub and LeVeque: means and squared distances of two parts put together.
+            n, part = hidden.size(0), hidden.mean(dim=0)
+            apart = part - mean.to(part.device)
+            spread = spread.to(part.device) + (hidden - part).square().sum(dim=0)
+            spread = spread + apart.square() * (count * n / max(count + n, 1))
+            mean = part - apart * (count / max(count + n, 1))
+            count += n
+        if count < 2:
+            raise ValueError(
+                f"expected at least two rows to take BatchNorm statistics from, got {count}"
+            )
+        statistics = {"running_mean": mean, "running_var": spread / (count - 1)}
         self.norm.load_state_dict(statistics, strict=False)
         return self
 

@@ -1,0 +1,112 @@
+"""Embeddings of an imported graph, block by block, straight into a file."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from graphmoe.api.target import open_bank
+from graphmoe.checkpoint import ExpertBank
+from graphmoe.checkpoint.files import make_folder, storage_errors
+from graphmoe.checkpoint.large_graph import LargeGraph
+from graphmoe.checkpoint.propagated import propagated_file
+from graphmoe.errors import ConfigError
+from graphmoe.ops import gcn_normalize
+from graphmoe.ops.row_blocks import RowBlockOperator
+from graphmoe.training.large import align_blocks
+from graphmoe.typing import PathLike
+
+_ROWS = 1 << 16  #: Nodes that are embedded at a time.
+
+
+@torch.no_grad()
+def embed_large(
+    graph: LargeGraph,
+    bank: ExpertBank | PathLike,
+    out: PathLike,
+    device: torch.device | str = "cpu",
+    memory: int = 1 << 30,
+) -> dict[str, Tensor]:
+    """Embed an imported graph with each expert of a bank, at the depth it was trained with.
+
+    The numbers are those of :func:`graphmoe.embed` on the same graph in memory, to rounding.
+
+    Args:
+        graph: With features.
+        bank: A bank, or its folder.
+        out: ``.npy`` file, the experts side by side; it is there when all of it is. Meanwhile
+            aligned and propagated features are kept in a folder beside it.
+        device: Where it runs.
+        memory: Bytes for the propagation.
+
+    Returns:
+        Embeddings by name, each (N, D), mapped from the file.
+    """
+    path = Path(out)
+    if path.suffix != ".npy":
+        raise ConfigError(f"embeddings of an imported graph are written as .npy, got {path.name!r}")
+    experts = {name: found[name] for name, found in open_bank(bank).items()}
+    make_folder(path.parent)
+    widths = [int(expert.hidden_channels) for expert in experts.values()]
+    ends = np.cumsum([0, *widths]).tolist()
+    with _work(path) as folder:
+        whole = folder / "whole.npy"
+        shape = (graph.num_nodes, ends[-1])
+        with storage_errors(whole, "write"):
+            z = np.lib.format.open_memmap(whole, "w+", np.float32, shape)
+        for start, expert in zip(ends, experts.values(), strict=False):
+            columns = slice(start, start + int(expert.hidden_channels))
+            _embed(graph, copy.deepcopy(expert).to(device), z[:, columns], folder, memory)
+        z.flush()
+        del z
+        with storage_errors(path, "write"):
+            os.replace(whole, path)
+    found = torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
+    return {name: found[:, ends[i] : ends[i + 1]] for i, name in enumerate(experts)}
+
+
+def _embed(graph: LargeGraph, expert: Any, z: np.ndarray, folder: Path, memory: int) -> None:
+    x, _, _ = align_blocks(graph, int(expert.in_channels), "l1", folder)
+    place = next(expert.parameters()).device
+    base = gcn_normalize(RowBlockOperator(graph)).to(place)
+    propagated = [
+        propagated_file(
+            op,
+            x,
+            expert.K,
+            folder / f"{i}.bin",
+            memory=memory,
+            identity=f"{type(expert).__name__} {expert.in_channels}",
+        )
+        for i, op in enumerate(expert.operators((base,)))
+    ]
+
+    def blocks() -> Iterator[Sequence[Tensor]]:
+        for start in range(0, graph.num_nodes, _ROWS):
+            yield [part[start : start + _ROWS].to(place) for part in propagated]
+
+    expert.eval().recalibrate_blocks(blocks())
+    start = 0
+    for rows in blocks():
+        part = expert.encode_propagated(rows)
+        z[start : start + len(part)] = part.cpu().numpy()
+        start += len(part)
+
+
+@contextmanager
+def _work(path: Path) -> Iterator[Path]:
+    folder = path.with_name(f".{path.name}.work-{os.getpid()}")
+    make_folder(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,128 @@
+"""The multi-view form of a graph that need not fit in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+
+from graphmoe.checkpoint.files import make_folder, sha256
+from graphmoe.checkpoint.large_graph import LargeGraph
+from graphmoe.checkpoint.propagated import mapped
+from graphmoe.errors import ConfigError, DataError
+from graphmoe.ops import LinearOperator, gcn_normalize
+from graphmoe.ops.row_blocks import RowBlockOperator
+from graphmoe.transforms.align_features import _scale_rows
+
+
+def large_multi_view(graph: LargeGraph, settings: dict[str, Any], folder: Path) -> Data:
+    """What :class:`graphmoe.transforms.MultiView` makes of a graph, without its views.
+
+    Args:
+        graph: With features and at least two nodes.
+        settings: Arguments of ``MultiView`` but its seed.
+        folder: Where the aligned features are written.
+
+    Raises:
+        ConfigError: Features of structure are asked for, which are not made here.
+        DataError: The graph has no features, or fewer than two nodes.
+    """
+    if settings.get("structural") == "always":
+        raise ConfigError(
+            "structural features are not made of an imported graph by batches: set "
+            "data.structural to auto or never, or batches.mode to never where it fits in memory"
+        )
+    if graph.num_nodes < 2:
+        raise DataError(f"{graph.path}: expected at least two nodes to contrast, got 1 or none")
+    x, alignment, projection = align_blocks(
+        graph, settings["channels"], settings["normalize"], folder
+    )
+    data = Data(x=x, num_nodes=graph.num_nodes, views=())
+    data.view_names = ("base", *(f"drop{i + 1}" for i in range(settings["num_views"])))
+    data.alignment, data.projection = alignment, projection
+    return data
+
+
+def large_views(
+    graph: LargeGraph, num_views: int, drop_edge: float, seed: int, resample: bool
+) -> Callable[[int], tuple[tuple[LinearOperator, ...], str]]:
+    """The base view and views with dropped edges, which take no room: of each turn, and a name.
+
+    Args:
+        graph: The graph.
+        num_views: Views with dropped edges.
+        drop_edge: Share of undirected edges that each of them loses.
+        seed: Of the draws.
+        resample: Whether they are drawn afresh each turn.
+    """
+
+    def views(turn: int) -> tuple[tuple[LinearOperator, ...], str]:
+        drawn = turn if resample else 0
+        found = [gcn_normalize(RowBlockOperator(graph))]
+        for view in range(num_views):
+            key = np.random.SeedSequence([seed, drawn, view]).generate_state(1, np.uint64)[0]
+            found.append(gcn_normalize(RowBlockOperator(graph, drop_edge, int(key))))
+        return tuple(found), str(drawn)
+
+    return views
+
+
+def align_blocks(
+    graph: LargeGraph, channels: int, normalize: str, folder: Path
+) -> tuple[Tensor, dict[str, Any], Tensor]:
+    r"""Aligned features as :class:`graphmoe.transforms.AlignFeatures` makes them, block by block.
+
+    The right singular vectors are those of :math:`X^\top X`, summed over the blocks in double
+    precision: exact where the transform is randomised, so columns may differ in sign. It takes
+    :math:`F^2` numbers of memory.
+
+    Args:
+        graph: With features.
+        channels: Width D.
+        normalize: Row norm before the decomposition: ``"l1"``, ``"l2"`` or ``"none"``.
+        folder: Of the file of aligned features, whose name depends on all that decides about it.
+
+    Returns:
+        The features :math:`(N, D)` in the mapped file, what was done, the projection
+        :math:`(F, D)`.
+    """
+    if not graph.num_features:
+        raise DataError(
+            f"{graph.path}: the graph has no features: import it with some (--features)"
+        )
+    width = graph.num_features
+    gram = np.zeros((width, width))
+    for _, block in graph.feature_blocks():
+        rows = _scale_rows(block.float().numpy(), normalize).astype(np.float64)
+        gram += rows.T @ rows
+    values, vectors = np.linalg.eigh(gram)
+    rank = min(channels, width, graph.num_nodes)
+    best = np.argsort(values)[::-1][:rank]
+    chosen = vectors[:, best]
+    # A sign that does not depend on the library: the largest entry of a column is positive.
+    chosen = chosen * np.sign(chosen[np.abs(chosen).argmax(axis=0), np.arange(rank)])
+    projection = np.zeros((width, channels), dtype=np.float32)
+    projection[:, :rank] = chosen
+    make_folder(folder)
+    name = sha256(f"{graph.fingerprint()} {channels} {normalize}".encode())[:16]
+    x = mapped(folder / f"x-{name}.bin", (graph.num_nodes, channels), "float32", create=True)
+    for start, block in graph.feature_blocks():
+        part = _scale_rows(block.float().numpy(), normalize) @ projection
+        x[start : start + len(part)] = torch.from_numpy(part.astype(np.float32))
+    total = float(values.sum())
+    alignment = {
+        "channels": channels,
+        "normalize": normalize,
+        "structural": "never",
+        "source": "features",
+        "columns": width,
+        "rank": rank,
+        "padded": channels - rank,
+        "explained": min(float(values[best].sum()) / total, 1.0) if total else 0.0,
+    }
+    return x, alignment, torch.from_numpy(projection)
