@@ -8,6 +8,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from graphmoe import __version__
 from graphmoe.cli.benchmark_arguments import add_benchmark
+from graphmoe.cli.completion import add_completion
 from graphmoe.cli.env_command import add_env
 from graphmoe.cli.large import add_import
 from graphmoe.cli.parser import (
@@ -27,30 +28,91 @@ from graphmoe.cli.report_command import add_report
 from graphmoe.cli.sharing import add_sharing
 from graphmoe.config import FuseConfig, PretrainConfig, RecommendConfig
 
+#: Under the help of the program itself: from nothing to a first result.
+EXAMPLES = """examples:
+  graphmoe pretrain karate wine digits --out bank
+  graphmoe fuse breast_cancer --bank bank --shots 3,5 --out run
+  graphmoe report run --out report.html"""
+
 
 def build_parser() -> Parser:
     """The parser of every command."""
     parser = Parser(
         prog="graphmoe",
         version=__version__,
-        description="Experts pre-trained on graphs, fused on a new graph from a few labels.",
+        description="Experts pre-trained on graphs, fused on a new graph from a few labels; "
+        "recommendation and benchmarks with mixtures of experts.",
+        epilog=EXAMPLES,
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     top = parser.add_subcommands(metavar="COMMAND")
-    leaf(top, "pretrain", "pre-train one expert a graph", _pretrain)
-    leaf(top, "fuse", "fuse experts on a new graph from a few labels", _fuse)
-    leaf(top, "embed", "write embeddings of a graph as NPY or Parquet", _embed)
-    leaf(top, "predict", "apply a saved fusion to a graph", _predict)
+    leaf(
+        top,
+        "pretrain",
+        "pre-train one expert a graph",
+        _pretrain,
+        example="graphmoe pretrain karate wine --out bank --optim.lr 0.001",
+    )
+    leaf(
+        top,
+        "fuse",
+        "fuse experts on a new graph from a few labels",
+        _fuse,
+        example="graphmoe fuse digits --bank bank --hold-out digits --shots 3,5 --out run",
+    )
+    leaf(
+        top,
+        "embed",
+        "write embeddings of a graph as NPY or Parquet",
+        _embed,
+        example="graphmoe embed digits --bank bank --out embeddings.npz",
+    )
+    leaf(
+        top,
+        "predict",
+        "apply a saved fusion to a graph",
+        _predict,
+        example="graphmoe predict digits --bank bank --run run --out predictions.npz",
+    )
 
-    experts = branch(top, "experts", "look into a bank, and change it")
-    leaf(experts, "ls", "list the experts of a bank", _bank)
-    leaf(experts, "inspect", "print all that is known about an expert", _bank, _name)
-    leaf(experts, "verify", "read every file and compare it with its hash", _bank)
-    leaf(experts, "add", "add an expert of another bank, or all", _bank, _source)
-    leaf(experts, "rm", "remove experts", _bank, _names)
+    experts = branch(
+        top, "experts", "look into a bank, and change it", example="graphmoe experts ls bank"
+    )
+    leaf(experts, "ls", "list the experts of a bank", _bank, example="graphmoe experts ls bank")
+    leaf(
+        experts,
+        "inspect",
+        "print all that is known about an expert",
+        _bank,
+        _name,
+        example="graphmoe experts inspect bank karate",
+    )
+    leaf(
+        experts,
+        "verify",
+        "read every file and compare it with its hash",
+        _bank,
+        example="graphmoe experts verify bank",
+    )
+    leaf(
+        experts,
+        "add",
+        "add an expert of another bank, or all",
+        _bank,
+        _source,
+        example="graphmoe experts add bank other/cora --name cora_of_other",
+    )
+    leaf(
+        experts, "rm", "remove experts", _bank, _names, example="graphmoe experts rm bank iris wine"
+    )
     add_sharing(experts)
 
-    recommend = branch(top, "recommend", "recommend items to users, from interactions and features")
+    recommend = branch(
+        top,
+        "recommend",
+        "recommend items to users, from interactions and features",
+        example="graphmoe recommend train planted_tastes --out run",
+    )
     leaf(
         recommend,
         "train",
@@ -76,12 +138,35 @@ def build_parser() -> Parser:
     add_benchmark(top)
     add_report(top)
 
-    data = branch(top, "data", "which graphs there are, and what is in them")
-    leaf(data, "ls", "list the graphs and interactions that have a name", data_root)
-    leaf(data, "stats", "print what was understood of a graph", _named, data_root)
-    leaf(data, "validate", "list every fault of a graph at once", _named, data_root)
+    data = branch(
+        top, "data", "which graphs there are, and what is in them", example="graphmoe data ls"
+    )
+    leaf(
+        data,
+        "ls",
+        "list the graphs and interactions that have a name",
+        data_root,
+        example="graphmoe data ls --data-root DIR",
+    )
+    leaf(
+        data,
+        "stats",
+        "print what was understood of a graph",
+        _named,
+        data_root,
+        example="graphmoe data stats mygraph.yaml",
+    )
+    leaf(
+        data,
+        "validate",
+        "list every fault of a graph at once",
+        _named,
+        data_root,
+        example="graphmoe data validate mygraph.yaml",
+    )
     add_import(data)
     add_env(top)
+    add_completion(top)
     return parser
 
 

@@ -27,7 +27,12 @@ REC_WITHOUT = ("model",)
 
 def add_benchmark(top: Any) -> None:
     """The command and its suites."""
-    suites = branch(top, "benchmark", "measure models over seeds, and compare results")
+    suites = branch(
+        top,
+        "benchmark",
+        "measure models over seeds, and compare results",
+        example="graphmoe benchmark dispatch --compare before/result.json after/result.json",
+    )
     leaf(
         suites,
         "ogb",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from graphmoe.cli import benchmark_commands, env_command, large, report_command, sharing
+from graphmoe.cli import benchmark_commands, completion, env_command, large, report_command, sharing
 from graphmoe.cli.parser import config_of
 from graphmoe.cli.printing import print_table
 from graphmoe.config import FuseConfig, PretrainConfig, RecommendConfig
@@ -281,6 +281,7 @@ COMMANDS: dict[str, Callable[[Any], None]] = {
     **large.COMMANDS,
     "report": report_command.report,
     "env": env_command.env,
+    "completion": completion.completion,
 }
 
 

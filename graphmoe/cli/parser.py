@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -11,28 +10,30 @@ from typing import Any, NoReturn
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
+from graphmoe.cli.faults import in_words
 from graphmoe.config import load_config
 from graphmoe.config.base import RunConfig, Section
-from graphmoe.errors import nearest
+
+
+class Help(argparse.HelpFormatter):
+    """Help whose examples keep their lines, so that they can be copied."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if text.startswith("example"):
+            return text
+        return super()._fill_text(text, width, indent)
 
 
 class Parser(ArgumentParser):
     """A parser that reports a fault as every other fault: one line, exit code 2."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, formatter_class=argparse.HelpFormatter, **kwargs)
+        super().__init__(*args, formatter_class=Help, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say what is wrong with the command line, and leave."""
-        line = re.sub(r'^Parser key "([^"]*)": ', r"--\1: ", " ".join(message.split()))
-        line = line.replace('.subcommand" to be', '" to be followed by')
-        found = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", line)
-        if found:
-            near = nearest(found[1], re.findall(r"[\w-]+", found[2]))
-            line += f"; did you mean {' or '.join(near)}?" if near else ""
-        print(
-            f"graphmoe: {line} (see: {self.prog.replace(' [options]', '')} --help)", file=sys.stderr
-        )
+        line, program = in_words(self, message)
+        print(f"graphmoe: {line} (see: {program} --help)", file=sys.stderr)
         sys.exit(2)
 
 
@@ -67,20 +68,23 @@ def config_of(options: Namespace, model: type[RunConfig], without: tuple[str, ..
     return load_config(model, options.config, overrides)
 
 
-def leaf(group: Any, name: str, about: str, *adders: Add, example: str | None = None) -> None:
+def leaf(group: Any, name: str, about: str, *adders: Add, example: str) -> None:
     """A command, its arguments added by ``adders``; ``example`` ends its help."""
-    epilog = None if example is None else f"example: {example}"
-    command = Parser(description=about[0].upper() + about[1:] + ".", epilog=epilog)
+    command = _described(about, example)
     for add in adders:
         add(command)
     group.add_subcommand(name, command, help=about)
 
 
-def branch(group: Any, name: str, about: str) -> Any:
-    """A word that commands follow."""
-    command = Parser(description=about[0].upper() + about[1:] + ".")
+def branch(group: Any, name: str, about: str, example: str) -> Any:
+    """A word that commands follow; ``example``, of one of them, ends its help."""
+    command = _described(about, example)
     group.add_subcommand(name, command, help=about)
     return command.add_subcommands(metavar="COMMAND")
+
+
+def _described(about: str, example: str) -> Parser:
+    return Parser(description=about[0].upper() + about[1:] + ".", epilog=f"example: {example}")
 
 
 def quiet(command: Parser) -> None:

@@ -30,7 +30,7 @@ def command_lines() -> list[tuple[str, str]]:
     found = []
     for page, text in blocks("console"):
         for line in text.replace("\\\n", " ").splitlines():
-            command = line.removeprefix("$ ").split("  #")[0].strip()
+            command = line.removeprefix("$ ").split("  #")[0].split(" > ")[0].strip()
             if command.startswith("graphmoe ") and "COMMAND" not in command:
                 found.append((page, command))
     return found
