@@ -20,6 +20,7 @@ from graphmoe.nn.conv.hop_conv import HopConv
 from graphmoe.nn.conv.in_turn import in_turn, may_take_turns
 from graphmoe.nn.conv.joint_norm import mixes_rows
 from graphmoe.nn.conv.partition import check_equal, is_foreign, is_one_hop, run_pieces
+from graphmoe.nn.conv.sharded_convs import ShardedConvs
 from graphmoe.nn.routers.base import Router, check_routing
 from graphmoe.ops import combine, dispatch_plan, gather_tokens
 from graphmoe.ops.dispatch import is_plain_cpu
@@ -197,6 +198,8 @@ class MoEConv(MessagePassing):
 
     def _mode(self, given: GraphInput) -> str:
         """The mode of this call: ``compute``, or ``"dense"`` where that cannot run."""
+        if isinstance(self.experts, ShardedConvs):
+            return self.compute  # no rank has all experts
         if self.compute == "dense" or (self._made_lazy and _is_lazy(self.experts)):
             return "dense"  # the first call of a lazy layer gives every expert its shapes
         if self.compute == "edge":
@@ -221,7 +224,9 @@ class MoEConv(MessagePassing):
             rows = tuple([part.index_select(0, token) for part in parts])
             return adapter.update([convs[e]], rows, torch.tensor([0, token.size(0)]))
 
-        if may_take_turns(parts[0]) and not (self.training and mixes_rows(convs)):
+        if isinstance(self.experts, ShardedConvs):
+            done = self.experts.update(adapter, parts, plan)
+        elif may_take_turns(parts[0]) and not (self.training and mixes_rows(convs)):
             done = in_turn(embed, plan)
         else:
             rows = tuple(gather_tokens(part, plan) for part in parts)
