@@ -17,8 +17,9 @@ from torch_geometric.nn.resolver import (
 )
 
 from graphmoe.nn.conv.expert_convs import Expert, build_expert, resolve_expert
-from graphmoe.nn.conv.graph_input import argument_names
+from graphmoe.nn.conv.graph_input import GraphInput, argument_names
 from graphmoe.nn.conv.moe_conv import MoEConv
+from graphmoe.nn.conv.run_alone import run_alone
 from graphmoe.nn.models.atom_encoder import AtomEncoder
 from graphmoe.nn.models.bond_encoder import BondEncoder
 from graphmoe.nn.models.layer_plans import PerLayer, layer_plans
@@ -287,12 +288,11 @@ class GraphPredictor(nn.Module):
         edges: OptTensor,
         batch: Tensor,
     ) -> tuple[Tensor, Routing | None]:
-        given: dict[str, Any] = {}
-        if edges is not None:
-            given["edge_attr"] = self._embed_edges(layer, edges)
+        attr = None if edges is None else self._embed_edges(layer, edges)
         if isinstance(conv, MoEConv):
-            return conv(x, edge_index, batch=batch, return_routing=True, **given)
-        return conv(x, edge_index, **given), None
+            return conv(x, edge_index, edge_attr=attr, batch=batch, return_routing=True)
+        flow = getattr(conv, "flow", "source_to_target")
+        return run_alone(conv, GraphInput(x, edge_index, edge_attr=attr, flow=flow)), None
 
     def _edges(self, data: Data) -> OptTensor:
         """Edge features, as far as all layers share what is made of them."""
