@@ -11,7 +11,7 @@ from typing import Any
 from torch_geometric.data import Data
 
 from graphmoe.checkpoint import ExpertManifest
-from graphmoe.checkpoint.files import discard
+from graphmoe.checkpoint.files import discard, sha256
 from graphmoe.checkpoint.large_graph import LargeGraph, is_large_graph
 from graphmoe.checkpoint.store import settle
 from graphmoe.data.catalog import load_graph
@@ -74,7 +74,9 @@ class PretrainTask:
         """Where propagated features are kept until the expert is finished."""
         if self.work is None:
             return self.out / self.name / "propagated"
-        return self.work / f"{self.name}-propagated"
+        # Two banks may share the folder, and have experts of one name.
+        bank = sha256(str(self.out.resolve()).encode())[:8]
+        return self.work / f"{self.name}-{bank}"
 
 
 @dataclass(frozen=True)
