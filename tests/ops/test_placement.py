@@ -53,15 +53,31 @@ def test_below_the_threshold_nothing_moves() -> None:
     assert LeastLoaded(threshold=1.33)(load, owner, 2).sum(dim=0).tolist() == [30, 30]
 
 
-def test_gain_on_a_skewed_load() -> None:
-    """64 experts on 8 ranks, 95 % of a million rows for four of them, as after bad routing."""
-    load = torch.full((64,), 50_000 // 60)
-    load[:4] = 950_000 // 4
+@pytest.mark.parametrize(
+    ("percent", "before", "after", "lent", "looser", "fewer"),
+    [
+        (6.25, 125_000, 125_000, 0, 125_000, 0),
+        (30, 346_664, 124_995, 9, 156_244, 5),
+        (50, 533_332, 124_998, 10, 156_247, 7),
+        (80, 813_332, 124_998, 10, 156_247, 7),
+        (95, 953_332, 124_998, 10, 156_247, 7),
+    ],
+)
+def test_gain_on_a_skewed_load(
+    percent: float, before: int, after: int, lent: int, looser: int, fewer: int
+) -> None:
+    """The table of docs/distributed.md: so much of a million rows for four of 64 experts."""
+    load = torch.full((64,), round(1_000_000 * (100 - percent) / 100) // 60)
+    load[:4] = int(1_000_000 * percent / 100) // 4
     owner = expert_owners(64, 8)
-    before, after = own_shares(load, owner, 8), LeastLoaded()(load, owner, 8)
-    assert (most(before), most(after)) == (953_332, 124_998)
-    lent = int((after > 0).sum() - (load > 0).sum())
-    assert lent == 7  # each of the other ranks is lent one
+    assert most(own_shares(load, owner, 8)) == before
+    for placement, rows, copies in (
+        (LeastLoaded(), after, lent),
+        (LeastLoaded(capacity_factor=1.25, threshold=1.25), looser, fewer),
+    ):
+        shares = placement(load, owner, 8)
+        assert most(shares) == rows
+        assert int((shares.scatter(1, owner.unsqueeze(1), 0) > 0).sum()) == copies
 
 
 @pytest.mark.parametrize(
