@@ -63,7 +63,7 @@ def _required(
             at = commands(at)[parts.pop(0)]
         written = [a for a in at._actions if a.dest == ".".join(parts)]
         options = written[0].option_strings if written else []
-        missing.append(options[-1] if options else ".".join(parts).upper())
+        missing.append(options[-1] if options else ".".join(parts))
     return at, missing
 
 
