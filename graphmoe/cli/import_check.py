@@ -85,6 +85,7 @@ def _outcome(imports: bool | None, error: str | None) -> dict[str, Any]:
 
 def _run(modules: list[str], seconds: float) -> tuple[list[dict[str, Any]], str | None]:
     """What a child said, and of what it died; ``None``: of nothing but the lack of time."""
+    died: str | None = None
     child = subprocess.Popen(
         [sys.executable, "-c", _CHILD, *modules],
         stdin=subprocess.DEVNULL,
@@ -98,6 +99,5 @@ def _run(modules: list[str], seconds: float) -> tuple[list[dict[str, Any]], str 
     except subprocess.TimeoutExpired:
         child.kill()
         said, _ = child.communicate()
-        died = None
     text = said.decode(errors="replace").splitlines()
     return [json.loads(line[len(MARK) :]) for line in text if line.startswith(MARK)], died
