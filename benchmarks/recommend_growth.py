@@ -13,6 +13,7 @@ from recommend_speed import Stepper, rank_everybody
 
 from graphmoe.evaluation import ItemsOfUsers
 from graphmoe.nn.recommend import InteractionGraph
+from graphmoe.nn.recommend.item_walk import looked_up
 from graphmoe.training.memory import reused_memory
 from graphmoe.training.recommend_task import build_recommender
 
@@ -65,6 +66,8 @@ def run_worker(job: dict[str, Any]) -> dict[str, Any]:
         with torch.no_grad():
             began = time.perf_counter()
             model.prepare()
+            if getattr(model, "walk_weight", 0):
+                looked_up(graph)  # a table that is made once for everybody
             found["prepare_s"] = time.perf_counter() - began
         began = time.perf_counter()
         rank_everybody(model, users, known)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphmoe.ops import SparseOperator
-from graphmoe.ops.co_occurrence import co_occurrence_knn, expand_rows
+from graphmoe.ops.co_occurrence import co_occurrence_knn, expand_rows, transition_knn
 
 
 def random_operator(seed: int, users: int = 12, items: int = 9) -> SparseOperator:
@@ -57,3 +57,18 @@ def test_entries_of_chosen_rows() -> None:
     position, place = expand_rows(op, torch.tensor([2, 1, 0, 2]))
     assert position.tolist() == [0, 2, 2, 3]
     assert op.value[place].tolist() == [7.0, 5.0, 6.0, 7.0]
+
+
+@given(seed=st.integers(0, 1000), k=st.integers(1, 9), work=st.integers(1, 50))
+def test_transitions_against_the_product(seed: int, k: int, work: int) -> None:
+    op = random_operator(seed)
+    R = op.to_sparse().to_dense().double()
+    P = (R / R.sum(dim=0).clamp_min(1)).t() @ (R / R.sum(dim=1, keepdim=True).clamp_min(1))
+    got = transition_knn(op, k, work=work).to_sparse().to_dense().double()
+    torch.testing.assert_close(got, P * (got > 0), rtol=1e-6, atol=1e-7)
+    largest = P.sort(dim=1, descending=True).values
+    kept = torch.where(torch.arange(P.size(1)) < k, largest, 0.0)
+    torch.testing.assert_close(got.sort(dim=1, descending=True).values, kept, rtol=1e-6, atol=1e-7)
+    if k == P.size(1):
+        total = got.sum(dim=1)
+        torch.testing.assert_close(total, (R.sum(dim=0) > 0).double())

@@ -13,10 +13,16 @@ from torch import Tensor
 from graphmoe.errors import DataError
 from graphmoe.ops import SparseOperator
 from graphmoe.ops.bipartite import bipartite_normalize, bipartite_step
+from graphmoe.ops.co_occurrence import transition_knn
 from graphmoe.transforms.content_knn import ContentKNN, TensorStore
 
 if TYPE_CHECKING:
     from graphmoe.data.interactions import Interactions
+
+
+#: Entries of :attr:`InteractionGraph.transitions`, whatever the number of interactions, and those
+#: that each item keeps in any case.
+MOST_TRANSITIONS, LEAST_KEPT = 2**24, 64
 
 
 class InteractionGraph:
@@ -142,6 +148,16 @@ class InteractionGraph:
     def taken(self) -> SparseOperator:
         r"""Who took what, :math:`R` itself, shape :math:`(U, I)`."""
         return self._binary()
+
+    @cached_property
+    def transitions(self) -> SparseOperator:
+        r"""Where a walk from each item over one of its users leads, shape :math:`(I, I)`.
+
+        Each item keeps its most likely ends, as many as make :data:`MOST_TRANSITIONS` entries in
+        all: see :func:`~graphmoe.ops.co_occurrence.transition_knn`.
+        """
+        most = MOST_TRANSITIONS // max(self.num_items, 1)
+        return transition_knn(self.taken, max(LEAST_KEPT, most))
 
     def propagate(self, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
         r"""One step of view A, :math:`(\hat{R} X_i,\; \hat{R}^\top X_u)`."""

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 #: Users that walk together: what they meet stays in a processor's cache.
 _TOGETHER = 64
+#: Most interactions with which every walk is followed: it passes through all of them for each
+#: few users. With more, a step is looked up in a table, and a user costs the same however many
+#: others there are.
+FOLLOWED = 2**18
 #: Users whose walks are held at once where single pairs are asked for.
 _BLOCK = 1024
 
@@ -34,8 +38,10 @@ def item_walks(
 
     :math:`P_{ji}` being a random walk from item :math:`j` to one of its users and on to one of
     theirs: the :math:`P^3` of `"Random Walks in Recommender Systems: Exact Computation and
-    Simulations" <https://doi.org/10.1145/2567948.2579244>`_ (WWW 2014). Two sparse products a step,
-    linear in interactions; no array of items times items.
+    Simulations" <https://doi.org/10.1145/2567948.2579244>`_ (WWW 2014). Two sparse products a step
+    for a few users at a time; with one step and more than :data:`FOLLOWED` interactions, the
+    largest chances of each item, from a table of bounded size
+    (:attr:`~graphmoe.nn.recommend.InteractionGraph.transitions`). No array of items times items.
 
     Args:
         graph: Training interactions.
@@ -47,6 +53,8 @@ def item_walks(
     **Shapes:** ``[B]`` to ``[B, I]``.
     """
     own = graph.mean_of_history if history is None else history
+    if steps == 1 and looked_up(graph):
+        return _from_table(graph.transitions, users, own)
     mean, taken = (op.to(dtype=own.dtype) for op in (graph.mean_of_history, graph.taken))
     # An item that nobody trained on leads nowhere, whatever it is divided by.
     inverse = 1 / graph.item_degree.clamp_min(1).to(mean.dtype)
@@ -60,6 +68,24 @@ def item_walks(
             # From items to those who took them, and from each of these on to one of theirs.
             walks = mean.rmatmul(taken @ (walks * inverse.unsqueeze(1)))
         out.copy_(walks.t())
+    return found
+
+
+def looked_up(graph: InteractionGraph) -> bool:
+    """Whether walks of one step come from a table; it is made now, if it was not yet."""
+    return graph.user.numel() > FOLLOWED and graph.transitions is not None
+
+
+def _from_table(table: SparseOperator, users: Tensor, own: SparseOperator) -> Tensor:
+    size = table.shape[1]
+    found = torch.zeros(users.numel(), size, dtype=own.dtype, device=users.device)
+    for some, out in zip(users.split(_TOGETHER), found.split(_TOGETHER), strict=True):
+        position, place = expand_rows(own, some)
+        item = own.col[place].long()
+        known = item < size  # an item that came later leads nowhere
+        walk, place = expand_rows(table, item[known])
+        end = position[known][walk] * size + table.col[place].long()
+        out.view(-1).index_add_(0, end, table.value[place].to(own.dtype))
     return found
 
 

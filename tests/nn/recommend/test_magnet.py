@@ -18,6 +18,7 @@ from graphmoe.nn.recommend.item_walk import item_walks
 from graphmoe.nn.recommend.magnet_pairs import pair_factors
 from graphmoe.nn.recommend.modality_cues import ModalityCues
 from graphmoe.nn.recommend.pair_ranking import pair_scores
+from graphmoe.ops import SparseOperator
 
 
 def build(**kwargs: object) -> MAGNET:
@@ -90,6 +91,30 @@ def test_walks_are_the_powers_of_the_transition_matrix() -> None:
     found = item_walks(graph, asked).double()
     torch.testing.assert_close(found, expected[asked], rtol=1e-5, atol=1e-6)
     assert not found[1].any()
+
+
+def test_a_table_of_steps_gives_what_walking_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores and what they are made of, of users and items that came later too."""
+    graph, asked = planted_graph(), torch.tensor([3, NEW_USER, 0, 3])
+    walked = item_walks(graph, asked), item_walks(graph, asked, steps=2)
+    monkeypatch.setattr("graphmoe.nn.recommend.item_walk.FOLLOWED", 10)
+    torch.testing.assert_close(item_walks(graph, asked), walked[0], rtol=1e-5, atol=1e-6)
+    assert torch.equal(item_walks(graph, asked, steps=2), walked[1])
+    new = SparseOperator.from_edges(
+        torch.tensor([0, 0, 1]), torch.tensor([2, ITEMS + 1, ITEMS]), (2, ITEMS + 2)
+    )
+    found = item_walks(graph, torch.tensor([0, 1]), new)
+    alone = item_walks(graph, torch.tensor([0]), SparseOperator.from_edges(
+        torch.tensor([0]), torch.tensor([2]), (1, ITEMS)
+    ))  # fmt: skip
+    torch.testing.assert_close(found[:1], alone)
+    assert not found[1].any()
+    # A table that is too small for all keeps the largest chances, and no more than these.
+    monkeypatch.setattr("graphmoe.nn.recommend.graph.MOST_TRANSITIONS", 0)
+    monkeypatch.setattr("graphmoe.nn.recommend.graph.LEAST_KEPT", 2)
+    small = item_walks(planted_graph(), asked)
+    assert bool((small <= walked[0] + 1e-6).all())
+    assert 0 < float(small.sum()) < float(walked[0].sum())
 
 
 @pytest.mark.parametrize("level", ["representation", "score"])
