@@ -137,7 +137,7 @@ def train(sizes: list[int], placement: Any) -> list[float]:
     layer = shard_experts(plain, None, placement)
     optimizers = [torch.optim.Adam(model.parameters(), lr=0.05) for model in (plain, layer)]
     losses = []
-    for _ in range(5):
+    for _ in range(3):
         for optimizer in optimizers:
             optimizer.zero_grad()
         total = sum(loss(plain(*given)) for given in graphs) / len(graphs)
