@@ -87,4 +87,5 @@ def _names() -> list[str]:
     from graphmoe.data import available_graphs
     from graphmoe.data.interactions import available_interactions
 
-    return [info.name for info in (*available_graphs(), *available_interactions())]
+    graphs = [info.name for info in available_graphs()]
+    return graphs + [info.name for info in available_interactions()]
