@@ -329,14 +329,16 @@ TABLES: dict[str, tuple[str | tuple[str, ...], Any]] = {
 }
 
 
+#: Tables between the same marks that other scripts make.
+ELSEWHERE = ("licences",)
 #: A table of a result of ``graphmoe benchmark``, by the name of its file.
-BENCHMARK = r"ogb_\w+"
+BENCHMARK = r"ogb_[\w-]+"
 
 
 def known(name: str, results: Path = RESULTS) -> bool:
     """Whether there is a table of that name."""
     benchmark = re.fullmatch(BENCHMARK, name) and (results / f"{name}.json").is_file()
-    return name in TABLES or bool(benchmark)
+    return name in TABLES or name in ELSEWHERE or bool(benchmark)
 
 
 def filled(page: str, results: Path = RESULTS) -> str:

@@ -83,7 +83,7 @@ def test_no_page_says_something_else_than_the_files(tables: ModuleType) -> None:
     for page in tables.PAGES:
         text = page.read_text()
         assert tables.filled(text) == text, f"run python benchmarks/tables.py: {page.name}"
-        for name in re.findall(r"<!-- (\w+) -->", text):
+        for name in re.findall(r"<!-- ([\w-]+) -->", text):
             assert tables.known(name), f"no figures for the table {name} in {page.name}"
             assert f"<!-- end {name} -->" in text
 
@@ -116,8 +116,8 @@ def benchmarked(folder: Path, name: str) -> Result:
 def test_a_result_of_the_runner_is_a_table_by_the_name_of_its_file(
     tables: ModuleType, tmp_path: Path
 ) -> None:
-    benchmarked(tmp_path, "ogb_small")
-    page = "<!-- ogb_small -->\n<!-- end ogb_small -->\n"
+    benchmarked(tmp_path, "ogb_ogbg-small")
+    page = "<!-- ogb_ogbg-small -->\n<!-- end ogb_ogbg-small -->\n"
     made = tables.filled(page, tmp_path)
     lines = made.splitlines()
     assert lines[2] == (
@@ -134,7 +134,7 @@ def test_a_result_of_the_runner_is_a_table_by_the_name_of_its_file(
     assert "| moe − dense | +0.1100 | +0.0500 to +0.1700 | 0.0020 | better |" in lines
     assert "- published: test_acc: 0.7174" in lines
     assert tables.filled(made, tmp_path) == made
-    assert tables.known("ogb_small", tmp_path)
+    assert tables.known("ogb_ogbg-small", tmp_path)
     assert not tables.known("ogb_other", tmp_path)
 
 
