@@ -41,7 +41,8 @@ def edge_pieces(
         for piece in pieces:
             if len(piece) != 2:
                 raise DataError(
-                    f"{path}: expected two columns, got {len(piece)}; name them in columns (--columns)"
+                    f"{path}: expected two columns, got {len(piece)}; "
+                    "name them in columns (--columns)"
                 )
             yield _node_numbers(piece, path)
 
