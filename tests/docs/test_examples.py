@@ -13,6 +13,7 @@ import yaml
 
 from graphmoe.cli.arguments import build_parser
 from graphmoe.config import PretrainConfig, load_config
+from graphmoe.config.benchmark import BenchmarkConfig
 from graphmoe.data import GraphDescription
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,6 +52,8 @@ def test_every_shown_yaml_is_understood(page: str, text: str) -> None:
     content = yaml.safe_load(text)
     if "edges" in content or "relations" in content:
         GraphDescription.model_validate(content)
+    elif "models" in content:
+        load_config(BenchmarkConfig, content)
     else:
         load_config(PretrainConfig, content)
 
