@@ -66,8 +66,8 @@ def run_worker(job: dict[str, Any]) -> dict[str, Any]:
         with torch.no_grad():
             began = time.perf_counter()
             model.prepare()
-            if getattr(model, "walk_weight", 0):
-                looked_up(graph)  # a table that is made once for everybody
+            if getattr(model, "walk_weight", 0) and looked_up(graph):
+                graph.transitions  # noqa: B018 (a table that is made once for everybody)
             found["prepare_s"] = time.perf_counter() - began
         began = time.perf_counter()
         rank_everybody(model, users, known)

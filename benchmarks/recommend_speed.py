@@ -14,7 +14,8 @@ from graphmoe.data.interactions import Interactions, load_interactions
 from graphmoe.evaluation import ItemsOfUsers, evaluate_ranking, rank
 from graphmoe.nn.recommend import InteractionGraph, Recommender
 from graphmoe.training.memory import reused_memory
-from graphmoe.training.recommend import epoch_pairs, make_optimizer
+from graphmoe.training.optimizers import make_optimizer
+from graphmoe.training.recommend import epoch_pairs
 from graphmoe.training.recommend_task import build_recommender
 from graphmoe.training.sampling import NegativeSampler
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -28,17 +28,13 @@ def co_occurrence_knn(op: SparseOperator, k: int, work: int = 2**22) -> SparseOp
         k: Entries kept in a row.
         work: Paths looked at together; a single column may have more.
     """
-    if k < 1:
-        raise ValueError(f"expected k >= 1, got {k}")
-    degree = torch.bincount(op.col.long(), minlength=op.shape[1])
-    blocks = []
-    for source, _, target, shape, start in _paths(op, work):
-        row, col, count = _counted(source, target, None, shape)
-        other = row + start != col
-        row, col = row[other], col[other]
-        value = count[other] / (degree[row + start] * degree[col]).double().sqrt()
-        blocks.append(_largest(row, col, value, shape, start, k))
-    return _joined(blocks, op)
+
+    def cosine(row: Tensor, col: Tensor, count: Tensor, degree: Tensor) -> Tensor:
+        return torch.where(row == col, 0.0, count / (degree[row] * degree[col]).double().sqrt())
+
+    return _largest_pairs(
+        op, k, work, torch.ones(op.shape[0], dtype=torch.float64, device=op.device), cosine
+    )
 
 
 def transition_knn(op: SparseOperator, k: int, work: int = 2**22) -> SparseOperator:
@@ -55,67 +51,56 @@ def transition_knn(op: SparseOperator, k: int, work: int = 2**22) -> SparseOpera
         k: Entries kept in a row.
         work: Paths looked at together; a single column may have more.
     """
+
+    def chance(row: Tensor, col: Tensor, total: Tensor, degree: Tensor) -> Tensor:
+        return total / degree[row]
+
+    return _largest_pairs(op, k, work, 1 / op.crow.long().diff().double(), chance)
+
+
+def _largest_pairs(
+    op: SparseOperator,
+    k: int,
+    work: int,
+    weight: Tensor,
+    value: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
+) -> SparseOperator:
+    """The largest values of each column, by blocks of columns.
+
+    Args:
+        op: Whose places count.
+        k: Entries kept in a row, those above 0.
+        work: Paths looked at together.
+        weight: Of a path by the row that it passes.
+        value: Of a pair, from its ends, the weight of its paths, and the degrees of all columns.
+    """
     if k < 1:
         raise ValueError(f"expected k >= 1, got {k}")
-    degree = torch.bincount(op.col.long(), minlength=op.shape[1])
-    length = op.crow.long().diff().double()
-    blocks = []
-    for source, user, target, shape, start in _paths(op, work):
-        row, col, chance = _counted(source, target, 1 / length[user], shape)
-        blocks.append(_largest(row, col, chance / degree[row + start], shape, start, k))
-    return _joined(blocks, op)
-
-
-def _paths(
-    op: SparseOperator, work: int
-) -> Iterator[tuple[Tensor, Tensor, Tensor, tuple[int, int], int]]:
-    """Paths from column to row to column, by blocks of columns.
-
-    Yields:
-        The column in the block that each path begins at, its row, the column it ends at; the
-        shape of the block's rows of the matrix of pairs, and its first column.
-    """
     flipped, size = op.t(), op.shape[1]
     degree = flipped.crow.long().diff()
     paths = degree.new_zeros(size)
     paths.index_add_(0, flipped.row(), op.crow.long().diff()[flipped.col.long()])
     block = torch.div(paths.cumsum(0) - paths, work, rounding_mode="floor")
     cuts = [0, *(block.diff().nonzero().squeeze(1) + 1).tolist(), size]
+    empty = op.col.new_empty(0).long()
+    kept = [(empty, empty, op.value.new_empty(0))]
     for start, stop in pairwise(cuts):
         if start == stop:
             continue
-        rows = flipped.col[int(flipped.crow[start]) : int(flipped.crow[stop])].long()
-        count = torch.arange(stop - start, device=op.device)
+        over = flipped.col[int(flipped.crow[start]) : int(flipped.crow[stop])].long()
+        count = torch.arange(start, stop, device=op.device)
         source = torch.repeat_interleave(count, degree[start:stop])
-        edge, place = expand_rows(op, rows)
-        yield source[edge], rows[edge], op.col[place].long(), (stop - start, size), start
-
-
-def _counted(
-    source: Tensor, target: Tensor, weight: Tensor | None, shape: tuple[int, int]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Ends of the distinct pairs, and the number or the sum of the weights of each one's paths."""
-    key = source * shape[1] + target
-    if weight is None:
-        key, total = torch.unique(key, return_counts=True)
-    else:
-        key, place = torch.unique(key, return_inverse=True)
-        total = weight.new_zeros(key.numel()).index_add_(0, place, weight)
-    return torch.div(key, shape[1], rounding_mode="floor"), key % shape[1], total
-
-
-def _largest(
-    row: Tensor, col: Tensor, value: Tensor, shape: tuple[int, int], start: int, k: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    near = prune_rows(SparseOperator.from_edges(row, col, shape, value), k)
-    return near.row() + start, near.col.long(), near.value
-
-
-def _joined(blocks: list[tuple[Tensor, Tensor, Tensor]], op: SparseOperator) -> SparseOperator:
-    size = op.shape[1]
-    empty = (op.col.new_empty(0).long(), op.col.new_empty(0).long(), op.value.new_empty(0))
-    rows, cols, values = (torch.cat(part) for part in zip(empty, *blocks, strict=True))
-    return SparseOperator.from_edges(rows, cols, (size, size), values.to(op.dtype))
+        edge, place = expand_rows(op, over)
+        key, pair = torch.unique(source[edge] * size + op.col[place].long(), return_inverse=True)
+        total = weight.new_zeros(key.numel()).index_add_(0, pair, weight[over[edge]])
+        row, col = torch.div(key, size, rounding_mode="floor"), key % size
+        block_rows = SparseOperator.from_edges(
+            row - start, col, (stop - start, size), value(row, col, total, degree)
+        )
+        near = prune_rows(block_rows, k)
+        kept.append((near.row() + start, near.col.long(), near.value.to(op.dtype)))
+    rows, cols, values = (torch.cat(part) for part in zip(*kept, strict=True))
+    return SparseOperator.from_edges(rows, cols, (size, size), values)
 
 
 def expand_rows(op: SparseOperator, rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from graphmoe.errors import ConfigError
 from graphmoe.training.device import resolve_device
 from graphmoe.training.interrupts import StopRequest
 from graphmoe.training.loop import Loop, OnEpoch, finite
-from graphmoe.training.optimizers import make_optimizer as make_optimizer
+from graphmoe.training.optimizers import make_optimizer
 from graphmoe.training.recommend_log import check_record
 from graphmoe.training.sampling import NegativeSampler
 from graphmoe.training.seeded import seeded

@@ -107,13 +107,14 @@ class Recommender(nn.Module):
 
     def negative_vectors(self) -> tuple[Tensor, Tensor]:
         """What hard negatives are found by: vectors of all users and items, without gradients."""
-        with torch.no_grad():
-            users, items = self.vectors()
-        return users.detach(), items.detach()
+        users, items = self.prepare()
+        return users, items
 
     def prepare(self) -> Any:
         """What :meth:`score` needs and all users share: computed once for a ranking of all."""
-        return self.negative_vectors()
+        with torch.no_grad():
+            users, items = self.vectors()
+        return users.detach(), items.detach()
 
     def score(self, prepared: Any, users: Tensor) -> Tensor:
         """Scores of all items for some users ``[B, I]``; masks nothing.

@@ -72,8 +72,8 @@ def item_walks(
 
 
 def looked_up(graph: InteractionGraph) -> bool:
-    """Whether walks of one step come from a table; it is made now, if it was not yet."""
-    return graph.user.numel() > FOLLOWED and graph.transitions is not None
+    """Whether walks of one step come from a table, :attr:`InteractionGraph.transitions`."""
+    return graph.user.numel() > FOLLOWED
 
 
 def _from_table(table: SparseOperator, users: Tensor, own: SparseOperator) -> Tensor:
