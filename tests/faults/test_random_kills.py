@@ -1,0 +1,88 @@
+"""``kill -9`` at random moments: what is resumed ends as what was never killed."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from pathlib import Path
+
+import pytest
+from killing import kill_until_done, outcome
+from nightly import SEED, nightly
+
+from graphmoe.checkpoint import ExpertBank
+from graphmoe.cli import main
+from graphmoe.nn import MultiViewEncoder
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+LOG = "user,item,split\n" + "".join(
+    f"u{u},i{(u * 7 + j * 3) % 31},{'test' if j == 5 else 'valid' if j == 4 else 'train'}\n"
+    for u in range(40)
+    for j in range(6)
+)
+FUSE = """
+channels: 8
+floors: false
+method: task_expert
+task_expert: {hidden_channels: 4, max_epochs: 30}
+members: {depths: [2], other_depths: [2], lazy_steps: [4], view_steps: []}
+"""
+RECOMMEND = """
+model: {name: LightGCN, hyper: {embedding_dim: 8}}
+optim: {max_epochs: 12, patience: 12, batch_size: 32, lr: 0.01}
+run: {save_epochs: 2}
+seeds: [0, 1]
+"""
+BENCHMARK = """
+data: {name: "planted?num_nodes=100&num_edges=300&num_features=8&num_classes=3"}
+models: {gcn: {hyper: {hidden_channels: 8}, model: gcn}, moe: {hyper: {hidden_channels: 8}, model: moe-gcn}}
+optim: {max_epochs: 10}
+run: {save_epochs: 2}
+seeds: [0, 1]
+"""  # noqa: E501
+#: The command, what resumes it, and how often it is killed: at night, and on every change.
+COMMANDS = {
+    "pretrain": (
+        "pretrain karate wine --data.channels 8 --model.hidden_channels 8 --optim.max_epochs 30 "
+        "--run.save_epochs 3",
+        ["--resume"],
+        (25, 2),
+    ),
+    # It has no state to go on from: it is done in one, and done again.
+    "fuse": ("fuse karate --bank {files}/bank --config {files}/fuse.yaml --tasks 2 --shots 1,2",
+             [], (25, 1)),
+    "recommend": ("recommend train {files}/log.csv --config {files}/recommend.yaml",
+                  ["--resume"], (25, 1)),
+    "benchmark": ("benchmark ogb --config {files}/benchmark.yaml", ["--resume"], (25, 1)),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("files")
+    (folder / "log.csv").write_text(LOG)
+    texts = {"fuse": FUSE, "recommend": RECOMMEND, "benchmark": BENCHMARK}
+    for name, text in texts.items():
+        (folder / f"{name}.yaml").write_text(text)
+    bank = ExpertBank(folder / "bank")
+    for name in ("here", "there"):
+        bank.add(name, MultiViewEncoder(8, 8))
+    return folder
+
+
+@pytest.mark.timeout(nightly(3600, 300))
+@pytest.mark.parametrize("name", COMMANDS)
+def test_kill_9_at_random_moments(name: str, files: Path, tmp_path: Path) -> None:
+    text, again, often = COMMANDS[name]
+    line = [*text.format(files=files).split(), "--quiet", "--out"]
+    begin = time.monotonic()
+    # Here, not in a fork: the forks then find everything imported that the command uses.
+    assert main([*line, str(tmp_path / "whole")]) == 0
+    length, wanted = 0.6 * (time.monotonic() - begin), outcome(tmp_path / "whole")
+    moments, left = random.Random(f"{name} {SEED}"), nightly(*often)
+    while left:
+        out = tmp_path / f"killed{left}"
+        left -= kill_until_done([*line, str(out)], again, out, moments, left, length)
+        assert outcome(out) == wanted
