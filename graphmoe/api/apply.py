@@ -22,7 +22,9 @@ from graphmoe.evaluation import Member
 from graphmoe.training.device import resolve_device
 from graphmoe.typing import Graph, PathLike
 
-FORMATS = (".npy", ".npz", ".parquet")
+FORMATS = (".npy", ".npz", ".parquet", ".csv")
+#: Those of them that are tables, whose columns have names.
+TABLES = FORMATS[2:]
 
 
 def embed(
@@ -47,7 +49,7 @@ def embed(
         bank: A bank, or its folder.
         run: Folder of a fusion.
         out: ``.npy`` (one array ``[N, D]``; several side by side), ``.npz`` (one array an expert)
-            or ``.parquet`` (one column a dimension); ``None``: nothing is written.
+            or ``.parquet``, ``.csv`` (one column a dimension); ``None``: nothing is written.
         data_root: Where datasets are looked for.
         device: Where it runs.
 
@@ -62,7 +64,9 @@ def embed(
         found = _trained_depth(open_bank(bank), target, data_root, place)
     else:
         saved = read_run(run)
-        members = _members(saved, target, bank, data_root, place)
+        members = _members(
+            saved, prepare_target(target, saved.config, saved.seed, data_root, place), bank
+        )
         weight = saved.fusion.alpha.mean(dim=1)  # type: ignore[union-attr, operator]
         parts = [
             torch.nn.functional.normalize(m.z, dim=1) * w.sqrt()
@@ -89,32 +93,32 @@ def predict(
         target: A built-in name, a YAML file, or a graph; it needs no labels.
         bank: The bank the fusion was made with, or its folder.
         run: Folder of the fusion.
-        out: ``.npy`` (``[N, C]``), ``.npz`` (``probs`` and ``pred``) or ``.parquet`` (a column a
-            class, and ``pred``); ``None``: nothing is written.
+        out: ``.npy`` (``[N, C]``), ``.npz`` (``probs`` and ``pred``) or a table, ``.parquet`` or
+            ``.csv``: a column a class, and ``pred``; also ``node`` and ``class`` in words, where
+            the graph and the one that was fused have names for them. ``None``: nothing is written.
         data_root: Where datasets are looked for.
         device: Where it runs.
     """
     path = _checked(out)
     saved = read_run(run)
     place = resolve_device(device)
-    members = _members(saved, target, bank, data_root, place)
+    graph = prepare_target(target, saved.config, saved.seed, data_root, place)
+    members = _members(saved, graph, bank)
     probs = fused_probs(saved.fusion.to(place), [m.z for m in members])
     if path is not None:
         values = probs.cpu().numpy()
         tables = {"probs": values}
         if path.suffix != ".npy":
             tables["pred"] = values.argmax(axis=1)
+        if path.suffix in TABLES and graph.node_names:
+            tables = {"node": np.array(graph.node_names), **tables}
+        if path.suffix in TABLES and len(saved.class_names) == values.shape[1]:
+            tables["class"] = np.array(saved.class_names)[tables["pred"]]
         _write(path, tables)
     return probs
 
 
-def _members(
-    saved: SavedFusion,
-    target: PathLike | Graph,
-    bank: ExpertBank | PathLike,
-    data_root: PathLike | None,
-    place: torch.device,
-) -> list[Member]:
+def _members(saved: SavedFusion, graph: Target, bank: ExpertBank | PathLike) -> list[Member]:
     """The members a saved fusion was made with, on another graph, in its order."""
     experts = open_bank(bank)
     absent = [name for name in saved.experts if name not in experts]
@@ -129,7 +133,6 @@ def _members(
                 f"expert {name!r} was trained again since: its weights are not those the fusion "
                 f"was made with"
             )
-    graph = prepare_target(target, saved.config, saved.seed, data_root, place)
     chosen = {name: experts[name] for name in saved.experts}
     by_name = {m.name: m for m in build_members(graph, chosen, saved.config)}
     lacking = [name for name in saved.members if name not in by_name]
@@ -186,6 +189,10 @@ def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
             for name, values in arrays.items()
             for j, column in enumerate(values[None] if values.ndim == 1 else values.T)
         }
-        pd.DataFrame(columns).to_parquet(buffer, index=False)
+        table = pd.DataFrame(columns)
+        if path.suffix == ".csv":
+            table.to_csv(buffer, index=False)
+        else:
+            table.to_parquet(buffer, index=False)
     make_folder(path.parent)
     write_bytes(path, buffer.getvalue())

@@ -99,7 +99,7 @@ def fuse(
     *,
     bank: ExpertBank | PathLike,
     config: PathLike | Mapping[str, Any] | FuseConfig | None = None,
-    shots: Sequence[int] | Literal["all"] = (1, 3, 5),
+    shots: int | Sequence[int] | Literal["all"] = (1, 3, 5),
     tasks: int = 10,
     splits: PathLike | Sequence[FewShotSplit] | None = None,
     hold_out: Sequence[str] = (),
@@ -116,8 +116,9 @@ def fuse(
         target: A built-in name, a YAML file, or a graph with labels ``y`` (-1 where unknown).
         bank: A bank, or its folder.
         config: A YAML file, a mapping of the same shape, or a ready configuration.
-        shots: Labels a class, k; one table column each. ``"all"``: train on every label there is
-            and score nothing, for a graph with only a few labels; :func:`predict` gives the rest.
+        shots: Labels a class, k, or several; one table column each. ``"all"``: train on every
+            label there is and score nothing, for a graph with only a few labels; :func:`predict`
+            gives the rest.
         tasks: Draws of labelled nodes for each k.
         splits: ``.npz`` with published splits, or ready ones; ``None``: drawn by ``protocol``.
         hold_out: Experts that do not take part.
@@ -134,6 +135,7 @@ def fuse(
         VerificationError: The bank is damaged.
     """
     settings = load_config(FuseConfig, config)  # type: ignore[arg-type]
+    shots = (shots,) if isinstance(shots, int) else shots
     place = resolve_device(device)
     graph = prepare_target(target, settings, seed, data_root, place)
     if graph.num_classes < 2:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from graphmoe.data.interactions import Interactions
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RecommendResult:
     """What a run gave; the recommenders themselves are in its folder.
 
@@ -55,6 +55,13 @@ class RecommendResult:
     def mean(self, part: str = "test") -> dict[str, float]:
         """Means over seeds of the figures of one part."""
         return {name: value["mean"] for name, value in self.metrics["mean"][part].items()}
+
+    def __repr__(self) -> str:
+        seeds, test = len(self.config.seeds), self.mean()
+        said = ", ".join(f"{n}@{k} {test[f'{n}@{k}']:.4f}" for n in ("recall", "ndcg")
+                         for k in self.config.evaluation.ks)  # fmt: skip
+        name = self.config.model.name
+        return f"{type(self).__name__}({name}, {self.out}, {seeds} seeds, test: {said})"
 
 
 def recommend(

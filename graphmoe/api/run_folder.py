@@ -38,6 +38,7 @@ class SavedFusion:
         members: Their names, in order.
         experts: Hash of the weights of each expert it needs, by name.
         seed: Features were aligned with.
+        class_names: What the classes are called, where the graph that was fused said.
     """
 
     fusion: nn.Module
@@ -45,6 +46,7 @@ class SavedFusion:
     members: list[str]
     experts: dict[str, str]
     seed: int
+    class_names: tuple[str, ...] = ()
 
 
 def weights_hash(expert: nn.Module) -> str:
@@ -88,6 +90,7 @@ def write_run(
         "version": 1,
         "class": type(result.fitted).__name__,
         "num_classes": result.target.num_classes,
+        "class_names": list(result.target.class_names),
         "shots": result.shots,
         "members": names,
         "widths": [m.z.size(1) for m in result.members],
@@ -129,6 +132,7 @@ def read_run(folder: PathLike) -> SavedFusion:
             list(content["members"]),
             dict(content["experts"]),
             int(content["seed"]),
+            tuple(str(name) for name in content.get("class_names", ())),
         )
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, VerificationError):

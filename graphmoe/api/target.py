@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Data
+from torch_geometric.data import Data, HeteroData
 
 from graphmoe.checkpoint import ExpertBank
 from graphmoe.checkpoint.large_graph import LargeGraph, is_large_graph
@@ -18,6 +18,7 @@ from graphmoe.data import graph_fingerprint, load_graph, validate_graph
 from graphmoe.errors import ConfigError, DataError, unknown_name
 from graphmoe.evaluation import Member, expert_members, operator_members
 from graphmoe.transforms import MultiView
+from graphmoe.transforms.target import find_target
 from graphmoe.typing import Graph, PathLike
 
 
@@ -31,12 +32,16 @@ class Target:
             structure is offered beside the graph's own features.
         y: ``[N]`` classes, -1 where unknown; ``None`` for a graph without labels.
         fingerprint: Of the graph as it came.
+        node_names: What its (target) nodes are called, where it says.
+        class_names: What its classes are called, where it says.
     """
 
     name: str
     forms: dict[str, Data]
     y: Tensor | None
     fingerprint: str
+    node_names: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -87,7 +92,22 @@ def prepare_target(
         form.x = form.x.to(device)
         form.views = tuple(view.to(device) for view in form.views)
     y = forms["features"].y if "y" in forms["features"] else None
-    return Target(name, forms, y, graph_fingerprint(graph))
+    nodes = graph[find_target(graph)] if isinstance(graph, HeteroData) else graph
+    classes = 0 if y is None or not y.numel() else int(y.max()) + 1
+    return Target(
+        name,
+        forms,
+        y,
+        graph_fingerprint(graph),
+        _names(nodes, "node_names", forms["features"].x.size(0)),
+        _names(nodes, "class_names", classes),
+    )
+
+
+def _names(nodes: Any, key: str, count: int) -> tuple[str, ...]:
+    """The names under ``key``; none where they are not as many as what they name."""
+    found = getattr(nodes, key, ())
+    return tuple(map(str, found)) if len(found) == count else ()
 
 
 def open_bank(bank: ExpertBank | PathLike, hold_out: Sequence[str] = ()) -> dict[str, ExpertBank]:

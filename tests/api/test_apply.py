@@ -143,12 +143,28 @@ def test_predictions_as_files(fused: graphmoe.FuseResult, bank: ExpertBank, tmp_
         assert np.array_equal(stored["probs"], wanted)
         assert np.array_equal(stored["pred"], wanted.argmax(axis=1))
     table = pd.read_parquet(tmp_path / "p.parquet")
-    assert list(table.columns) == ["probs_0", "probs_1", "probs_2", "pred"]
+    assert list(table.columns) == ["probs_0", "probs_1", "probs_2", "pred", "class"]
     assert np.array_equal(table[["probs_0", "probs_1", "probs_2"]].to_numpy(), wanted)
     assert np.array_equal(table["pred"].to_numpy(), wanted.argmax(axis=1))
 
 
+def test_tables_name_people_and_clubs_as_the_graph_does(bank: ExpertBank, tmp_path: Path) -> None:
+    data = graphmoe.load_graph("karate")
+    known = data.clone()
+    known.y = torch.where(torch.isin(torch.arange(34), torch.tensor([0, 1, 2, 32, 33])), data.y, -1)
+    small = {"channels": 16, "members": {"other_depths": [2]}}
+    config = {"config": small, "shots": "all", "progress": False}
+    graphmoe.fuse(known, bank=bank, out=tmp_path / "run", **config)
+    del known.y  # the names of the classes are those of the graph that was fused
+    graphmoe.predict(known, bank=bank, run=tmp_path / "run", out=tmp_path / "p.csv")
+    table = pd.read_csv(tmp_path / "p.csv")
+    assert list(table.columns) == ["node", "probs_0", "probs_1", "pred", "class"]
+    assert list(map(str, table["node"])) == data.node_names
+    assert set(table["class"]) == {"Mr. Hi", "Officer"}
+    assert (table["pred"].to_numpy() == data.y.numpy()).mean() > 0.9
+
+
 def test_a_wrong_ending_is_told_before_anything_is_read(tmp_path: Path) -> None:
     for apply in (graphmoe.predict, graphmoe.embed):
-        with pytest.raises(ConfigError, match=r"ending in \.npy, \.npz, \.parquet, got 'z\.csv'"):
-            apply("nothing", bank="nowhere", run="nowhere", out=tmp_path / "z.csv")
+        with pytest.raises(ConfigError, match=r"ending in \.npy, .*, \.csv, got 'z\.txt'"):
+            apply("nothing", bank="nowhere", run="nowhere", out=tmp_path / "z.txt")

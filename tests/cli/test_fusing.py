@@ -107,7 +107,7 @@ def test_parquet_has_a_column_a_class(bank: Path, run: Path, tmp_path: Path) -> 
     out = tmp_path / "predictions.parquet"
     line = ["predict", "iris", "--bank", str(bank), "--run", str(run), "--out", str(out)]
     assert main(line) == 0
-    assert list(pd.read_parquet(out).columns) == ["probs_0", "probs_1", "probs_2", "pred"]
+    assert list(pd.read_parquet(out).columns) == ["probs_0", "probs_1", "probs_2", "pred", "class"]
 
 
 @pytest.mark.parametrize(

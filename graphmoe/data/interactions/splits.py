@@ -80,7 +80,8 @@ def split_interactions(
     if how == "given":
         if given is None:
             raise DataError(
-                f"{where}: there is no split column; choose a split: leave-last-out, random or time"
+                f"{where}: there is no split column; choose a split (data.split, --data.split): "
+                "leave-last-out, random or time"
             )
         return given.astype(np.int8)
     if how == "random":
