@@ -20,11 +20,12 @@ from graphmoe.benchmark.ogb_evaluate import OgbEvaluator
 from graphmoe.benchmark.ogb_package import FOLDERS, OgbInfo, official_tasks, ogb_script
 from graphmoe.benchmark.ogb_raw import LABEL, NUM_EDGES, NUM_NODES, raw_files, read_raw
 from graphmoe.benchmark.ogb_split import read_pt, read_split
-from graphmoe.benchmark.packed_graphs import PackedGraphs, pointers
+from graphmoe.benchmark.packed_graphs import PackedGraphs
 from graphmoe.benchmark.task_data import Features, TaskData
 from graphmoe.checkpoint.tensor_cache import TensorCache
 from graphmoe.data.locations import user_cache
 from graphmoe.errors import ConfigError, DataError, GraphMoEError, MissingDataError, unknown_name
+from graphmoe.ops.graph_runs import pointers
 
 logger = logging.getLogger(__name__)
 

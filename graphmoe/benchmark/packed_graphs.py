@@ -7,6 +7,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from graphmoe.errors import DataError
+from graphmoe.ops.graph_runs import cut_graphs, pointers
 
 
 class PackedGraphs:
@@ -70,20 +71,17 @@ class PackedGraphs:
             (each node's graph, ascending), ``ptr``, ``num_nodes`` and ``num_graphs``.
         """
         index = index.to(self.ptr_nodes.device)
-        nodes, ptr, node_counts = _runs(self.ptr_nodes, index)
-        edges, _, edge_counts = _runs(self.ptr_edges, index)
-        shift = torch.repeat_interleave(ptr[:-1], edge_counts, output_size=edges.numel())
-        order = torch.arange(index.numel(), device=index.device)
-        data = Data(edge_index=self.edge_index[:, edges] + shift, num_nodes=nodes.numel())
+        cut = cut_graphs(self.ptr_nodes, self.ptr_edges, index)
+        data = Data(
+            edge_index=self.edge_index[:, cut.edges] + cut.shift, num_nodes=cut.nodes.numel()
+        )
         if self.x is not None:
-            data.x = self.x[nodes]
+            data.x = self.x[cut.nodes]
         if self.edge_attr is not None:
-            data.edge_attr = self.edge_attr[edges]
+            data.edge_attr = self.edge_attr[cut.edges]
         if self.y is not None:
             data.y = self.y[index]
-        data.batch = torch.repeat_interleave(order, node_counts, output_size=nodes.numel())
-        data.ptr = ptr
-        data.num_graphs = index.numel()
+        data.batch, data.ptr, data.num_graphs = cut.batch, cut.ptr, index.numel()
         return data
 
     def to(self, device: torch.device | str) -> PackedGraphs:
@@ -163,18 +161,3 @@ class PackedGraphs:
             f"{type(self).__name__}({len(self)}, num_nodes={self.num_nodes}, "
             f"num_edges={self.num_edges})"
         )
-
-
-def pointers(counts: Tensor) -> Tensor:
-    """Where each run begins, and the end of the last: the running sum of ``counts`` ``[G + 1]``."""
-    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-
-
-def _runs(ptr: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Positions of the runs of ``index`` one after the other, their pointers and their lengths."""
-    begins = ptr[index]
-    counts = ptr[index + 1] - begins
-    starts = pointers(counts)
-    total = int(starts[-1])
-    offsets = torch.repeat_interleave(begins - starts[:-1], counts, output_size=total)
-    return torch.arange(total, device=ptr.device) + offsets, starts, counts

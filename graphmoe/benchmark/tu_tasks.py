@@ -9,11 +9,12 @@ from torch_geometric.data import Data
 from torch_geometric.io import read_tu_data
 
 from graphmoe.benchmark.downloads import Archive
-from graphmoe.benchmark.packed_graphs import PackedGraphs, pointers
+from graphmoe.benchmark.packed_graphs import PackedGraphs
 from graphmoe.benchmark.plain_splits import fold_split
 from graphmoe.benchmark.plain_tasks import kind_of, plain_task
 from graphmoe.benchmark.task_data import TaskData
 from graphmoe.errors import ConfigError, DataError
+from graphmoe.ops.graph_runs import pointers
 
 _URL = "https://www.chrsmrrs.com/graphkerneldatasets"
 _FILES = ("A", "graph_indicator")

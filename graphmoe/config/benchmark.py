@@ -95,6 +95,7 @@ class SupervisedOptimSection(Section):
         warmup: Epochs over which the learning rate rises to ``lr``.
         batch_size: Graphs or links a step; a node task has one step an epoch.
         clip: Largest norm of the gradient; 0: any.
+        expert_loss: Share of the experts' own losses, where experts are whole networks.
         max_epochs: Most epochs.
         patience: Epochs without a better validation score before stopping.
     """
@@ -107,6 +108,9 @@ class SupervisedOptimSection(Section):
     warmup: int = Field(default=0, ge=0, description="epochs until the full learning rate")
     batch_size: int = Field(default=32, ge=1, description="graphs a step")
     clip: float = Field(default=0.0, ge=0, description="largest norm of the gradient; 0: any")
+    expert_loss: float = Field(
+        default=1.0, ge=0, le=1, description="share of the losses of experts that are networks"
+    )
     max_epochs: int = Field(default=100, ge=1, description="most epochs")
     patience: int = Field(default=100, ge=1, description="epochs without a better validation")
 

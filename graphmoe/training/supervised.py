@@ -40,6 +40,8 @@ class SupervisedSettings:
         warmup: Epochs over which the learning rate rises to ``lr``.
         batch_size: Graphs a step; a node task has one step an epoch.
         clip: Largest norm of the gradient; 0: any.
+        expert_loss: Of a model whose experts predict for themselves (``predict_each``), the share
+            of their own losses; the rest is the loss of the mixture.
         max_epochs: Most epochs.
         patience: Epochs without a better validation score before it stops.
         switch: Weight of :func:`~graphmoe.ops.balance.switch_loss`, where there are routers.
@@ -55,6 +57,7 @@ class SupervisedSettings:
     warmup: int = 0
     batch_size: int = 32
     clip: float = 0.0
+    expert_loss: float = 1.0
     max_epochs: int = 100
     patience: int = 100
     switch: float = 0.0
@@ -267,7 +270,7 @@ def train_supervised(
             "order": torch.Generator().manual_seed(seed),
             **shared,
         }
-        steps = steps_of(task, settings.batch_size, place)
+        steps = steps_of(task, settings.batch_size, place, settings.expert_loss)
         state = None
         if checkpointer is not None:
             state = checkpointer.load(model, optimizer, generators)

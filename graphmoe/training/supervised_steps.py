@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from graphmoe.errors import ConfigError, DataError
+from graphmoe.typing import OptTensor
 
 #: Graphs at a time where nothing is learned: no result depends on it, memory does.
 EVALUATED_AT_ONCE = 512
@@ -55,10 +56,18 @@ class Steps(ABC):
         task: What is learned.
         batch_size: Examples a step.
         device: Of the model.
+        expert_loss: Share of the losses of experts that predict for themselves.
     """
 
-    def __init__(self, task: SupervisedTask, batch_size: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        task: SupervisedTask,
+        batch_size: int,
+        device: torch.device,
+        expert_loss: float = 1.0,
+    ) -> None:
         self.task, self.batch_size, self.device = task, batch_size, device
+        self.expert_loss = expert_loss
         # A copy: Data.to moves the caller's own graph.
         self.graphs: Any = copy.copy(task.graphs).to(device)
         self.train = task.split["train"]
@@ -77,8 +86,8 @@ class Steps(ABC):
     def predict(self, model: nn.Module, parts: Sequence[str]) -> dict[str, tuple[Tensor, Tensor]]:
         """Targets and predictions of each part, on the CPU."""
 
-    def _loss(self, pred: Tensor, y: Tensor) -> Tensor:
-        return supervised_loss(self.task.kind, self.task.metric, pred, y)
+    def _loss(self, pred: Tensor, y: Tensor, weight: OptTensor = None) -> Tensor:
+        return supervised_loss(self.task.kind, self.task.metric, pred, y, weight)
 
 
 class GraphSteps(Steps):
@@ -95,9 +104,20 @@ class GraphSteps(Steps):
         yield from batches
 
     def loss(self, model: nn.Module, index: Tensor) -> Tensor:
-        """Mean over the graphs."""
+        """Mean over the graphs, of the mixture and of the experts' own predictions.
+
+        Experts that are trained by the error of their mean lean on each other; ones that are
+        trained by their own errors compete (Jacobs et al., 1991, equations 1.1 and 1.2).
+        """
         data = self.graphs.batch(index.to(self.device))
-        return self._loss(model(data), data.y)
+        predict_each = getattr(model, "predict_each", None)
+        if predict_each is None or not self.expert_loss:
+            return self._loss(model(data), data.y)
+        found = predict_each(data)
+        own = self._loss(found.each, data.y[found.graph], found.weight)
+        if self.expert_loss == 1:
+            return own
+        return torch.lerp(self._loss(found.mixture, data.y), own, self.expert_loss)
 
     @torch.no_grad()
     def predict(self, model: nn.Module, parts: Sequence[str]) -> dict[str, tuple[Tensor, Tensor]]:
@@ -136,7 +156,9 @@ class NodeSteps(Steps):
         return found
 
 
-def steps_of(task: SupervisedTask, batch_size: int, device: torch.device) -> Steps:
+def steps_of(
+    task: SupervisedTask, batch_size: int, device: torch.device, expert_loss: float = 1.0
+) -> Steps:
     """The steps of a task of that level.
 
     Raises:
@@ -148,10 +170,12 @@ def steps_of(task: SupervisedTask, batch_size: int, device: torch.device) -> Ste
     levels: dict[str, type[Steps]] = {"graph": GraphSteps, "node": NodeSteps, "link": LinkSteps}
     if task.level not in levels:
         raise ConfigError(f"got a task on {task.level}s, expected one on graphs, nodes or links")
-    return levels[task.level](task, batch_size, device)
+    return levels[task.level](task, batch_size, device, expert_loss)
 
 
-def supervised_loss(kind: str, metric: str, pred: Tensor, y: Tensor) -> Tensor:
+def supervised_loss(
+    kind: str, metric: str, pred: Tensor, y: Tensor, weight: OptTensor = None
+) -> Tensor:
     """Mean loss over what is labelled.
 
     Args:
@@ -160,6 +184,7 @@ def supervised_loss(kind: str, metric: str, pred: Tensor, y: Tensor) -> Tensor:
         metric: The task's score.
         pred: What the model gives ``[n, T]``.
         y: Classes ``[n]`` or values ``[n, T]``, NaN where one is not known.
+        weight: How much each row counts ``[n]``. (default: all alike)
 
     Raises:
         DataError: They do not fit each other.
@@ -170,7 +195,9 @@ def supervised_loss(kind: str, metric: str, pred: Tensor, y: Tensor) -> Tensor:
                 f"expected scores [n, classes] and classes [n], got {list(pred.shape)} and "
                 f"{list(y.shape)}"
             )
-        return F.cross_entropy(pred, y)
+        if weight is None:
+            return F.cross_entropy(pred, y)
+        return (F.cross_entropy(pred, y, reduction="none") * weight).sum() / weight.sum()
     if pred.shape != y.shape:
         raise DataError(
             f"expected predictions of the shape of the targets {list(y.shape)}, got "
@@ -185,4 +212,9 @@ def supervised_loss(kind: str, metric: str, pred: Tensor, y: Tensor) -> Tensor:
         each = (pred - target).abs()
     else:
         each = (pred - target).square()
-    return torch.where(known, each, torch.zeros_like(each)).sum() / known.sum().clamp_min(1)
+    each = torch.where(known, each, torch.zeros_like(each))
+    if weight is None:
+        return each.sum() / known.sum().clamp_min(1)
+    count = (known * weight.unsqueeze(1)).sum()
+    # Weights of a step with no answer at all sum to 0, and so does the loss.
+    return (each * weight.unsqueeze(1)).sum() / torch.where(count > 0, count, 1)

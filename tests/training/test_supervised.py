@@ -72,6 +72,19 @@ class TestLoss:
         scores, y = torch.zeros(4, 5), torch.tensor([0, 1, 2, 4])
         assert float(supervised_loss("multiclass", "acc", scores, y)) == pytest.approx(math.log(5))
 
+    @pytest.mark.parametrize("kind", ["binary", "regression", "multiclass"])
+    def test_a_row_counts_as_much_as_it_weighs(self, kind: str) -> None:
+        """A row of weight 2 is two rows; one without an answer is none."""
+        pred = torch.randn(4, 3)
+        y = torch.tensor([2, 0, 1, 1]) if kind == "multiclass" else torch.rand(4, 3).round()
+        if kind != "multiclass":
+            y[1, 0] = math.nan
+        twice = torch.tensor([0, 1, 1, 2, 2, 3])
+        metric = {"multiclass": "acc", "binary": "rocauc", "regression": "rmse"}[kind]
+        weight = torch.tensor([0.5, 1.0, 1.0, 0.5])
+        weighted = supervised_loss(kind, metric, pred, y, weight)
+        torch.testing.assert_close(weighted, supervised_loss(kind, metric, pred[twice], y[twice]))
+
     @pytest.mark.parametrize(
         ("kind", "pred", "y"),
         [("regression", (4, 1), (4,)), ("binary", (4, 2), (4, 3)), ("multiclass", (4, 2), (5,))],
@@ -102,6 +115,22 @@ class TestSteps:
         pieces = steps.predict(model, ["test"])["test"]
         assert torch.allclose(whole[1], pieces[1], atol=1e-6)
         assert torch.equal(whole[0], task.graphs.y[task.split["test"]])
+
+    @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+    def test_experts_are_trained_by_their_own_errors(self, share: float) -> None:
+        task = graph_task()
+        hyper = {"experts": "networks", "shared_experts": 1, "k": 2, "dropout": 0.0}
+        model = model_of(task, **hyper).eval()
+        index = torch.arange(10)
+        data = task.graphs.batch(index)
+        with torch.no_grad():
+            said = model.predict_each(data)  # type: ignore[operator]
+        errors = (said.each - data.y[said.graph]).square().squeeze(1)
+        own = sum(float(w * error) for w, error in zip(said.weight, errors, strict=True)) / 10
+        mixture = float((said.mixture - data.y).square().mean())
+        assert own > mixture  # the error of a mean is below the mean of the errors
+        loss = steps_of(task, 4, CPU, share).loss(model, index)
+        assert float(loss) == pytest.approx(share * own + (1 - share) * mixture, rel=1e-5)
 
     def test_unknown_level(self) -> None:
         task = replace(graph_task(), level="hyperedge")  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ from graphmoe.nn.models.atom_encoder import AtomEncoder
 from graphmoe.nn.models.bond_encoder import BondEncoder
 from graphmoe.nn.models.build_model import MODELS, TaskShape, build_model
 from graphmoe.nn.models.categorical_encoder import CategoricalEncoder
+from graphmoe.nn.models.graph_experts import ExpertPredictions, GraphExperts
 from graphmoe.nn.models.graph_infomax import GraphInfomax
 from graphmoe.nn.models.graph_predictor import GraphPredictor
 from graphmoe.nn.models.match_width import dense_twin, match_width
@@ -21,6 +22,8 @@ __all__ = [
     "AtomEncoder",
     "BondEncoder",
     "CategoricalEncoder",
+    "ExpertPredictions",
+    "GraphExperts",
     "GraphInfomax",
     "GraphPredictor",
     "MeanViewEncoder",

@@ -12,6 +12,7 @@ from torch_geometric.nn import GATConv
 from graphmoe.errors import ConfigError, unknown_name
 from graphmoe.nn.conv.expert_convs import Expert
 from graphmoe.nn.conv.gin import gin_conv, gine_conv
+from graphmoe.nn.models.graph_experts import GraphExperts
 from graphmoe.nn.models.graph_predictor import GraphPredictor
 
 #: The convolution of each family; ``None`` where it depends on what edges have.
@@ -27,6 +28,8 @@ MODELS = tuple(prefix + family for prefix in ("", "moe-") for family in FAMILIES
 
 #: What a mixture has unless told otherwise.
 MIXTURE = {"num_experts": 4, "k": 1}
+#: What the experts of a mixture are: convolutions of each layer, or networks from end to end.
+EXPERTS = ("convs", "networks")
 #: Heads of ``gat``.
 HEADS = 4
 #: Settings that a dense model does not have.
@@ -39,7 +42,13 @@ MIXTURE_SETTINGS = (
     "compute",
     "moe_layers",
     "hops",
+    "experts",
+    "shared_experts",
+    "router_channels",
 )
+#: Those of mixtures of networks alone, and those of mixtures of convolutions alone.
+_OF_NETWORKS = {"shared_experts", "router_channels"}
+_OF_CONVS = {"shared_expert", "compute", "moe_layers", "hops"}
 
 
 @dataclass(frozen=True)
@@ -84,7 +93,7 @@ class TaskShape:
         )
 
 
-def build_model(name: str, task: Any, **hyper: Any) -> GraphPredictor:
+def build_model(name: str, task: Any, **hyper: Any) -> GraphPredictor | GraphExperts:
     """A model for a task.
 
     Args:
@@ -96,7 +105,8 @@ def build_model(name: str, task: Any, **hyper: Any) -> GraphPredictor:
             ``graphs``, or a :class:`TaskShape`.
         **hyper: Further arguments of :class:`~graphmoe.nn.models.GraphPredictor`. Of ``gin`` and
             ``gine``, ``expansion`` and ``expert_norm`` are those of
-            :func:`~graphmoe.nn.conv.gin.gin_conv`; ``heads`` is that of ``gat``.
+            :func:`~graphmoe.nn.conv.gin.gin_conv`; ``heads`` is that of ``gat``. Of a mixture,
+            ``experts="networks"`` makes it a :class:`~graphmoe.nn.models.GraphExperts`.
 
     Raises:
         ConfigError: The name or an argument is unknown, does not suit the task, or has a value
@@ -106,8 +116,9 @@ def build_model(name: str, task: Any, **hyper: Any) -> GraphPredictor:
         raise ConfigError(unknown_name("model", name, MODELS))
     shape = TaskShape.of(task)
     settings = arguments(name, shape, hyper)
+    make = GraphExperts if settings.pop("experts", "convs") == "networks" else GraphPredictor
     try:
-        return GraphPredictor(shape.in_channels, shape.num_outputs, **settings)
+        return make(shape.in_channels, shape.num_outputs, **settings)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"model {name!r}: {error}") from error
 
@@ -115,6 +126,9 @@ def build_model(name: str, task: Any, **hyper: Any) -> GraphPredictor:
 def arguments(name: str, shape: TaskShape, hyper: dict[str, Any]) -> dict[str, Any]:
     """The arguments of :class:`~graphmoe.nn.models.GraphPredictor` that ``hyper`` stands for."""
     family = name.removeprefix("moe-")
+    kind = hyper.get("experts", "convs")
+    if kind not in EXPERTS:
+        raise ConfigError(unknown_name("kind of experts", str(kind), EXPERTS))
     known = set(inspect.signature(GraphPredictor).parameters) - {
         "in_channels",
         "num_outputs",
@@ -123,7 +137,8 @@ def arguments(name: str, shape: TaskShape, hyper: dict[str, Any]) -> dict[str, A
         "edge_channels",
     }
     own = {"gin": {"expansion", "expert_norm"}, "gat": {"heads"}}
-    known |= own.get(family.removesuffix("e"), set())
+    known |= own.get(family.removesuffix("e"), set()) | _OF_NETWORKS | {"experts"}
+    misplaced = set(hyper) & (_OF_CONVS if kind == "networks" else _OF_NETWORKS)
     for key in hyper:
         if key not in known:
             raise ConfigError(unknown_name(f"setting of model {name!r}", key, known))
@@ -132,6 +147,9 @@ def arguments(name: str, shape: TaskShape, hyper: dict[str, Any]) -> dict[str, A
                 f"{key} is a setting of mixtures, and {name!r} is dense: expected the model "
                 f"'moe-{name}'"
             )
+        if key in misplaced:
+            other = EXPERTS[kind == "convs"]
+            raise ConfigError(f"{key} is a setting of experts={other!r}, got experts={kind!r}")
     settings: dict[str, Any] = {
         "level": shape.level,
         "features": shape.features,

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphmoe.nn.routers.base import eager_cpu
+from graphmoe.typing import OptTensor
 
 
 class CategoricalEncoder(nn.Module):
@@ -79,12 +80,17 @@ class CategoricalEncoder(nn.Module):
             code = code * size + x[:, column]
         return code
 
-    def table(self) -> Tensor:
-        """The vectors of all rows that there can be ``[num_combinations, H]``."""
-        first, *others = self.weight.split(self.cardinalities)
-        table = first
+    def table(self, weight: OptTensor = None) -> Tensor:
+        """The vectors of all rows that there can be ``[num_combinations, H]``.
+
+        Args:
+            weight: Used instead of the own tables: those of several encoders ``[E, C, H]`` give
+                ``[E, num_combinations, H]``.
+        """
+        weight = self.weight if weight is None else weight
+        table, *others = weight.split(self.cardinalities, dim=-2)
         for other in others:
-            table = (table.unsqueeze(1) + other).flatten(0, 1)
+            table = (table.unsqueeze(-2) + other.unsqueeze(-3)).flatten(-3, -2)
         return table
 
     def _check(self, x: Tensor) -> None:
