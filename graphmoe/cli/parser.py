@@ -7,12 +7,13 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from graphmoe.cli.faults import in_words
 from graphmoe.config import load_config
 from graphmoe.config.base import RunConfig, Section
+from graphmoe.errors import ConfigError
+from graphmoe.plain_yaml import PlainYamlError, parse_yaml
 
 
 class Help(argparse.HelpFormatter):
@@ -64,8 +65,15 @@ def config_of(options: Namespace, model: type[RunConfig], without: tuple[str, ..
         else:
             given[name] = part
     # Values are read as in a file; the model checks them.
-    overrides = {key: yaml.safe_load(value) for key, value in given.items() if value is not None}
+    overrides = {key: _value(key, value) for key, value in given.items() if value is not None}
     return load_config(model, options.config, overrides)
+
+
+def _value(key: str, text: str) -> Any:
+    try:
+        return parse_yaml(text)
+    except PlainYamlError as error:
+        raise ConfigError(f"--{key}: got {text[:80]!r}, which is not valid YAML: {error}") from None
 
 
 def leaf(group: Any, name: str, about: str, *adders: Add, example: str) -> None:

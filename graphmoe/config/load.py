@@ -10,11 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from graphmoe.config.base import RunConfig, Section
 from graphmoe.errors import ConfigError, nearest
+from graphmoe.plain_yaml import PlainYamlError, read_yaml
+
+#: Faults that are listed one by one, and letters of a value that is shown.
+MOST_FAULTS, MOST_SHOWN = 50, 300
 
 C = TypeVar("C", bound=RunConfig)
 S = TypeVar("S", bound=Section)
@@ -73,13 +76,13 @@ def _read(model: type[C], source: str | Path | Mapping[str, Any] | C | None) -> 
         return "configuration", _copy(source)
     path = Path(source)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_yaml(path)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such configuration file") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ConfigError(f"{path}: cannot be read as a configuration file: {error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except PlainYamlError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
     if values is None:
         values = {}
     if not isinstance(values, dict):
@@ -104,7 +107,10 @@ def _describe(origin: str, model: type[BaseModel], error: ValidationError) -> st
     faults = [_fault(model, detail) for detail in error.errors()]
     if len(faults) == 1:
         return f"{origin}: {faults[0]}"
-    return f"{origin}: {len(faults)} faults:\n" + "\n".join(f"  - {fault}" for fault in faults)
+    listed = faults[:MOST_FAULTS]
+    if more := len(faults) - len(listed):
+        listed.append(f"and {more} more")
+    return f"{origin}: {len(faults)} faults:\n" + "\n".join(f"  - {fault}" for fault in listed)
 
 
 def _fault(model: type[BaseModel], detail: Any) -> str:
@@ -117,7 +123,9 @@ def _fault(model: type[BaseModel], detail: Any) -> str:
         return f"{path}: unknown key; {hint}"
     message = detail["msg"]
     expected = message.removeprefix("Input should be ").removeprefix("a valid ")
-    return f"{path}: got {got!r}, expected {expected[:1].lower()}{expected[1:]}"
+    shown = repr(got)
+    shown = shown if len(shown) <= MOST_SHOWN else f"{shown[:MOST_SHOWN]}…"
+    return f"{path}: got {shown}, expected {expected[:1].lower()}{expected[1:]}"
 
 
 def _section(model: type[BaseModel], location: list[str]) -> type[BaseModel]:

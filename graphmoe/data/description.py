@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor
 from torch_geometric.data import Data, HeteroData
@@ -21,6 +20,7 @@ from graphmoe.data.tables import (
 )
 from graphmoe.data.validate import validate_graph
 from graphmoe.errors import ConfigError, DataError, MissingDataError
+from graphmoe.plain_yaml import PlainYamlError, read_yaml
 from graphmoe.typing import Graph, PathLike
 
 T = TypeVar("T")
@@ -137,10 +137,10 @@ def read_description(path: PathLike) -> GraphDescription:
     """
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path)
     except FileNotFoundError:
         raise MissingDataError(f"there is no graph description {path}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+    except (PlainYamlError, OSError) as error:
         raise ConfigError(f"{path}: not readable as YAML ({error})") from error
     if not isinstance(content, dict):
         got = type(content).__name__
@@ -152,7 +152,7 @@ def read_description(path: PathLike) -> GraphDescription:
             f"{'.'.join(map(str, fault['loc'])) or 'graph'}: {fault['msg']}"
             for fault in error.errors()
         ]
-        raise ConfigError(f"{path}: " + "; ".join(faults)) from error
+        raise ConfigError(f"{path}: " + "; ".join(faults[:50])) from error
 
 
 def read_described_graph(path: PathLike) -> tuple[Graph, Report]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +76,9 @@ def read_table(
         raise
     except pd.errors.EmptyDataError:
         raise DataError(f"{path}: the file is empty") from None
-    except (ValueError, OSError, EOFError, zlib.error, pd.errors.ParserError) as error:
-        raise DataError(f"{path}: not a readable table ({' '.join(str(error).split())})") from error
+    except Exception as error:  # of pandas, pyarrow, csv, zlib: a dozen kinds of them
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path}: not a readable table ({said})") from error
     table.columns = [str(name) for name in table.columns]
     if columns is None:
         return table
@@ -108,6 +108,8 @@ def read_feature_file(path: Path, key: str | None = None, **table: Any) -> Tenso
     if _suffix(path) in ARRAYS:
         return read_features(path, key)
     frame = read_table(path, **table)
+    if not len(frame):
+        raise DataError(f"{path}: there are no features in it")
     wordy = [name for name in frame.columns if frame[name].dtype.kind not in "biuf"]
     if wordy:
         example = frame[wordy[0]].iloc[0]
@@ -218,6 +220,8 @@ def _refuse_unknown(path: Path, named: list[tuple[list[Any], dict[Any, int]]]) -
 def _numbered(column: np.ndarray, ids: dict[Any, int] | None, path: Path) -> np.ndarray:
     if ids is not None:
         return np.array([ids[name] for name in column.tolist()], dtype=np.int64)
+    if not len(column):  # pandas takes what is not there for words
+        return np.zeros(0, dtype=np.int64)
     if column.dtype.kind not in "iuf":
         raise DataError(
             f"{path}: expected node numbers, got {column[0]!r}; for named nodes give their ids"
@@ -228,8 +232,7 @@ def _numbered(column: np.ndarray, ids: dict[Any, int] | None, path: Path) -> np.
 def _edge_array(path: Path, key: str | None) -> Tensor:
     matrix = read_sparse(path) if path.suffix == ".npz" and key is None else None
     if matrix is not None:
-        coo = matrix.tocoo()
-        return torch.from_numpy(np.stack([coo.row, coo.col]).astype(np.int64))
+        return torch.from_numpy(np.stack([matrix.row, matrix.col]).astype(np.int64))
     if key is None and "edge_index" in archive_names(path):
         key = "edge_index"
     edges = read_array(path, key)

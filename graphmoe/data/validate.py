@@ -14,6 +14,9 @@ from graphmoe.data.counting import NODE, count_common, count_nodes, stated_nodes
 from graphmoe.data.report import Report
 from graphmoe.typing import Graph
 
+#: So many nodes may be there of which nothing is known, and for each end of an edge.
+MOST_UNKNOWN, MOST_ISOLATED = 10_000_000, 1000
+
 
 def validate_graph(
     data: Graph,
@@ -76,6 +79,8 @@ def _check_homogeneous(report: Report, data: Data, target: str | None) -> None:
     if nodes == 0:
         report.fault("graph", "there are no nodes")
         return
+    if not _reached(report, "graph", nodes, store, [store]):
+        return
     if nodes == 1:
         report.fault("graph", "there is one node: views need at least two")
     check_features(report, "x", store, nodes, target=True)
@@ -94,6 +99,14 @@ def _check_hetero(report: Report, data: HeteroData, target: str | None) -> None:
     types = list(counts)
     if not types:
         report.fault("graph", "there are no node types")
+        return
+    reached = [
+        _reached(
+            report, kind, counts[kind], data[kind], [data[t] for t in data.edge_types if kind in t]
+        )
+        for kind in types
+    ]
+    if not all(reached):
         return
     for kind in types:
         _count_nodes(report, kind, f"{kind}.", data[kind], counts[kind])
@@ -128,6 +141,22 @@ def _check_hetero(report: Report, data: HeteroData, target: str | None) -> None:
 
 
 _NO_ENDS = np.zeros(0, dtype=np.int64)
+
+
+def _reached(report: Report, where: str, nodes: int, store: Any, relations: list[Any]) -> bool:
+    """Whether enough is known of the nodes for so many; a wrong number would take all memory."""
+    held = [store.get(key) for key in ("x", "y")]
+    rows = [len(each) for each in held if isinstance(each, Tensor) and each.dim() and each.numel()]
+    edges = [relation.get("edge_index") for relation in relations]
+    known = sum(rows) + sum(each.numel() for each in edges if isinstance(each, Tensor))
+    if nodes <= max(MOST_UNKNOWN, MOST_ISOLATED * known):
+        return True
+    report.fault(
+        where,
+        f"{nodes} nodes, of which nearly all are in no edge: is a number of nodes or an id wrong? "
+        "Number them from 0 without gaps, or give their ids",
+    )
+    return False
 
 
 def _count_nodes(report: Report, where: str, prefix: str, store: Any, nodes: int) -> int:

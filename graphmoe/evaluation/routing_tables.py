@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from graphmoe.checkpoint.files import read_bytes
+from graphmoe.data.files import check_promises
 from graphmoe.errors import VerificationError
 from graphmoe.ops.degree_buckets import ITEM_BUCKETS, USER_BUCKETS, Bucket, bucket_index
 
@@ -141,6 +142,7 @@ def read_routing(path: Path) -> dict[str, np.ndarray]:
     """
     data = read_bytes(path, MAX_BYTES)
     try:
+        check_promises(BytesIO(data), str(path))
         with np.load(BytesIO(data), allow_pickle=False) as found:
             return {name: found[name] for name in found.files}
     except Exception as error:  # zip, zlib and numpy each have their own

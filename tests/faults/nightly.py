@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 #: Set by whoever has an hour; see ``docs/faults.md``.
 NIGHTLY = os.environ.get("GRAPHMOE_NIGHTLY", "") not in ("", "0")
@@ -25,5 +25,7 @@ def examples(at_night: int, otherwise: int) -> Callable[[Any], Any]:
         max_examples=nightly(at_night, otherwise),
         derandomize=not NIGHTLY,
         database=None,
+        # A smaller example of a file that takes minutes would take hours to be found.
+        phases=[Phase.explicit, Phase.generate],
         suppress_health_check=list(HealthCheck),
     )

@@ -149,7 +149,7 @@ def test_reset_draws_weights_anew_and_forgets_statistics() -> None:
 
 
 def test_bad_arguments_are_told(graph: Data) -> None:
-    with pytest.raises(ValueError, match="K >= 0, got -1"):
+    with pytest.raises(ValueError, match="K from 0 to 10000, got -1"):
         MultiViewEncoder(K=-1)
     with pytest.raises(ValueError, match=r"dropout in \[0, 1\), got 1"):
         MultiViewEncoder(dropout=1.0)

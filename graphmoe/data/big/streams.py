@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from graphmoe.data.files import array_header, check_member
 from graphmoe.data.tables import _first_line_is_numbers, _suffix
 from graphmoe.errors import DataError
 
@@ -74,8 +74,8 @@ def _faults(path: Path) -> Iterator[None]:
         yield
     except DataError:
         raise
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, KeyError) as error:
-        said = " ".join(str(error).split())
+    except Exception as error:  # of pandas, pyarrow, numpy, zipfile, zlib: a dozen kinds of them
+        said = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{path}: cannot be read to its end ({said})") from error
 
 
@@ -177,14 +177,16 @@ def _array_edges(path: Path, rows: int, skip: int, key: str | None) -> Iterator[
 def _array_rows(path: Path, rows: int, skip: int, key: str | None) -> Iterator[np.ndarray]:
     if _suffix(path) == ".npy":
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-        for start in range(skip, array.shape[0] if array.ndim else 0, rows):
+        if array.ndim != 2 or array.shape[1] == 0:  # rows of nothing have no end
+            raise DataError(f"{path}: expected features [N, F], got {list(array.shape)}")
+        for start in range(skip, array.shape[0], rows):
             yield np.array(array[start : start + rows])
         return
     with ExitStack() as stack:
         archive = stack.enter_context(zipfile.ZipFile(path))
         member = _member(archive, key or "x", key is None, path)
         handle, shape, dtype = _opened_array(stack, archive, member, path)
-        if len(shape) != 2:
+        if len(shape) != 2 or shape[1] == 0:
             raise DataError(f"{path}: expected features [N, F], got {list(shape)}")
         handle.seek(skip * shape[1] * dtype.itemsize, 1)
         for start in range(skip, shape[0], rows):
@@ -211,12 +213,10 @@ def _opened_array(
     stack: ExitStack, archive: zipfile.ZipFile, member: str, path: Path
 ) -> tuple[IO[bytes], tuple[int, ...], np.dtype[Any]]:
     """A handle at the first number of an array in an archive, its shape and type."""
-    handle = stack.enter_context(archive.open(member))
-    version = np.lib.format.read_magic(handle)
-    read = np.lib.format.read_array_header_1_0
-    if version != (1, 0):
-        read = np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(handle)
+    entry = archive.getinfo(member)
+    check_member(entry, path.stat().st_size, str(path))
+    handle = stack.enter_context(archive.open(entry))
+    shape, fortran, dtype = array_header(handle, entry.file_size, f"{path}: {member}")
     if fortran and len(shape) > 1 and 1 not in shape:
         raise DataError(f"{path}: {member} is in Fortran order: save it in C order, or as NPY")
     if dtype.kind not in "biuf":

@@ -11,6 +11,9 @@ from graphmoe.nn.models.semantic_attention import SemanticAttention
 from graphmoe.ops import LinearOperator, propagate, seeded_dropout
 from graphmoe.registry import encoders
 
+#: All nodes look alike long before; a file that asks for more would never end.
+MOST_STEPS = 10_000
+
 
 @encoders.add
 class MultiViewEncoder(nn.Module):
@@ -44,8 +47,8 @@ class MultiViewEncoder(nn.Module):
         dropout: float = 0.3,
     ) -> None:
         super().__init__()
-        if K < 0:
-            raise ValueError(f"expected a number of steps K >= 0, got {K}")
+        if not isinstance(K, int) or not 0 <= K <= MOST_STEPS:
+            raise ValueError(f"expected a number of steps K from 0 to {MOST_STEPS}, got {K!r}")
         if not 0 <= dropout < 1:
             raise ValueError(f"expected dropout in [0, 1), got {dropout}")
         self.in_channels = in_channels
