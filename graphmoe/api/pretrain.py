@@ -18,6 +18,7 @@ from graphmoe.errors import ConfigError, MissingDataError
 from graphmoe.training import PretrainSettings, PretrainTask, SaveSettings, run_pretraining
 from graphmoe.training.batches import BatchSettings
 from graphmoe.training.device import resolve_device
+from graphmoe.training.executors import make_executor
 from graphmoe.training.expert import refuse_existing
 from graphmoe.typing import Graph, PathLike
 
@@ -30,6 +31,8 @@ def pretrain(
     seed: int = 0,
     device: str = "cpu",
     jobs: int = 1,
+    executor: str = "auto",
+    address: str | None = None,
     resume: bool = False,
     overwrite: bool = False,
     data_root: PathLike | None = None,
@@ -49,7 +52,11 @@ def pretrain(
         out: The bank's folder; experts of other names in it stay.
         seed: Of everything random; each graph gets the same.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or ``"auto"``.
-        jobs: Graphs at once, each in a process of its own.
+        jobs: Graphs at once, each in a process of its own; for the local executor.
+        executor: ``"local"``: processes of this machine; ``"torchrun"``: each expert by all the
+            processes that torchrun started, by batches; ``"ray"``: a Ray cluster, one task an
+            expert; ``"auto"``: torchrun's processes where there are some, else local.
+        address: Of the Ray cluster; ``None``: the one that Ray finds, or one of this machine alone.
         resume: Go on where an earlier run stopped; experts that are finished are kept.
         overwrite: Train again what is there already.
         data_root: Where datasets are looked for; ``None``: ``GRAPHMOE_DATA``, else the cache.
@@ -59,7 +66,9 @@ def pretrain(
         The bank, with everything in it.
 
     Raises:
-        ConfigError: A setting or a name is wrong, or an expert is there already.
+        ConfigError: A setting or a name is wrong, an expert is there already, or something does
+            not go with the executor.
+        MissingExtraError: The executor needs a library that is not installed.
         MissingDataError: The files of a graph are not there.
         DataError: A graph cannot be used.
         PretrainError: Some of several graphs failed; it lists them, the others are in the bank.
@@ -67,7 +76,9 @@ def pretrain(
     """
     settings = load_config(PretrainConfig, config)  # type: ignore[arg-type]
     root = Path(out)
-    resolve_device(device)
+    if executor != "ray":  # a cluster may have devices that are not here
+        resolve_device(device)
+    where = make_executor(executor, jobs, address)
     sources = _sources(graphs, settings)
     make_folder(root)
     if not (resume or overwrite):
@@ -90,7 +101,7 @@ def pretrain(
         )
         for name, source in sources.items()
     ]
-    run_pretraining(tasks, root, jobs, progress)
+    run_pretraining(tasks, root, where, progress)
     return ExpertBank.load(root)
 
 

@@ -119,18 +119,27 @@ class LargeGraph:
         Raises:
             VerificationError: A file is not what was written.
         """
-        for block in self.manifest.blocks:
-            crow = self._tensor(block.arrays["crow"], np.int64, (block.stop - block.start + 1,))
-            col = self._tensor(block.arrays["col"], np.int32, (block.entries,))
-            # What a damaged file could point a product at lies outside of the features.
-            good = int(crow[0]) == 0 and int(crow[-1]) == block.entries
-            good = good and bool((crow.diff() >= 0).all())
-            if block.entries and good:
-                good = int(col.min()) >= 0 and int(col.max()) < self.num_nodes
-            if not good:
-                file = self.path / block.arrays["crow"].file
-                raise VerificationError(f"{file}: damaged, it or its columns are out of range")
-            yield block.start, crow, col
+        for index in range(len(self.manifest.blocks)):
+            yield self.block(index)
+
+    def block(self, index: int) -> tuple[int, Tensor, Tensor]:
+        """One of :meth:`blocks`.
+
+        Raises:
+            VerificationError: A file is not what was written.
+        """
+        block = self.manifest.blocks[index]
+        crow = self._tensor(block.arrays["crow"], np.int64, (block.stop - block.start + 1,))
+        col = self._tensor(block.arrays["col"], np.int32, (block.entries,))
+        # What a damaged file could point a product at lies outside of the features.
+        good = int(crow[0]) == 0 and int(crow[-1]) == block.entries
+        good = good and bool((crow.diff() >= 0).all())
+        if block.entries and good:
+            good = int(col.min()) >= 0 and int(col.max()) < self.num_nodes
+        if not good:
+            file = self.path / block.arrays["crow"].file
+            raise VerificationError(f"{file}: damaged, it or its columns are out of range")
+        return block.start, crow, col
 
     def feature_blocks(self) -> Iterator[tuple[int, Tensor]]:
         """Each block's first row and its features ``[R, F]``, in the type they are stored in.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from graphmoe.checkpoint.large_graph import STORAGE, LargeGraph
 from graphmoe.checkpoint.sealed import dump_sealed, load_sealed
 from graphmoe.errors import ConfigError
 from graphmoe.ops import LinearOperator
+from graphmoe.ops.peers import ALONE, Peers
 from graphmoe.ops.strips import propagate_strips, strip_columns
 
 
@@ -61,6 +63,7 @@ def propagated_file(
     identity: str = "",
     order: Tensor | None = None,
     on_strip: Callable[[int], None] | None = None,
+    peers: Peers = ALONE,
 ) -> Tensor:
     r""":math:`A^K X` in a mapped file; what an earlier, killed call has done is kept.
 
@@ -74,35 +77,47 @@ def propagated_file(
         identity: What decides about the result; with another one it is computed anew.
         order: Rows of ``x`` in another order, shape :math:`(N)`.
         on_strip: Called with the number of columns that are there.
+        peers: Who else makes this file; the first one keeps the record of it.
 
     Returns:
         Shape :math:`(N, F)`, mapped copy on write.
     """
-    make_folder(path.parent)
     record = path.with_name(f"{path.name}.json")
     about = {"identity": identity, "K": K, "storage": storage, "shape": list(x.shape)}
-    columns = 0
-    if record.exists() and path.exists():
-        saved = load_sealed(record)
-        columns = saved.pop("columns", 0)
-        columns = columns if saved == about else 0
-    if columns < x.size(1):
+    shape = (x.size(0), x.size(1))
+
+    def begun() -> int:
+        """How many columns are there; where there are none, an empty file is."""
+        make_folder(path.parent)
+        columns = 0
+        if record.exists() and path.exists():
+            saved = load_sealed(record)
+            columns = saved.pop("columns", 0)
+            columns = columns if saved == about else 0
         if columns == 0:
             record.unlink(missing_ok=True)
             path.unlink(missing_ok=True)
-        shape = (x.size(0), x.size(1))
-        out = mapped(path, shape, storage, create=True)
+            mapped(path, shape, storage, create=True)
+        return columns
 
-        def done(stop: int) -> None:
+    columns = peers.told(begun)
+    if columns < x.size(1):
+        # Elsewhere it is only looked at: whoever cannot see it must not make one of its own.
+        out = mapped(path, shape, storage, create=peers.rank < peers.near)
+
+        def noted(stop: int) -> None:
             _flush(path)
             write_bytes(record, dump_sealed({**about, "columns": stop}))
+
+        def done(stop: int) -> None:
+            peers.told(partial(noted, stop))
             if on_strip is not None:
                 on_strip(stop)
 
         width = strip_columns(x.size(0), x.size(1), memory)
-        propagate_strips(op, x, K, out, width, order, columns, done)
+        propagate_strips(op, x, K, out, width, order, columns, done, peers)
         del out
-    return mapped(path, (x.size(0), x.size(1)), storage)
+    return mapped(path, shape, storage)
 
 
 def _flush(path: Path) -> None:

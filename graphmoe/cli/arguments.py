@@ -176,6 +176,14 @@ def _pretrain(command: Parser) -> None:
         "--out", type=str, default="bank", help="folder of the bank (default: bank)"
     )
     command.add_argument("--jobs", type=PositiveInt, default=1, help="graphs at once (default: 1)")
+    command.add_argument(
+        "--executor",
+        choices=("auto", "local", "ray", "torchrun"),
+        default="auto",
+        help="where: this machine, a Ray cluster, torchrun's processes (default: auto: torchrun's "
+        "where there are several, else this machine)",
+    )
+    command.add_argument("--address", type=str, help="of the Ray cluster: auto, HOST:PORT, ray://…")
     command.add_argument("--resume", action="store_true", help="go on with what is in the bank")
     command.add_argument("--overwrite", action="store_true", help="train again what is there")
     _run(command)

@@ -25,6 +25,8 @@ def pretrain(options: Any) -> None:
         config=config,
         out=options.out,
         seed=options.seed,
+        executor=options.executor,
+        address=options.address,
         **_running(options),
     )
 

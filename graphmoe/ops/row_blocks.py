@@ -91,24 +91,43 @@ class RowBlockOperator(LinearOperator):
     def kept(self) -> Iterator[tuple[int, Tensor, Tensor]]:
         """The blocks without the edges that are dropped, on the operator's device."""
         for start, crow, col in self.source.blocks():
-            crow, col = crow.to(self._device), col.to(self._device)
-            if self.drop > 0:
-                row = _rows(start, crow)
-                keep = edge_uniform(row, col.long(), self.key) >= self.drop
-                crow = row_pointers(row[keep] - start, crow.numel() - 1)
-                col = col[keep]
-            yield start, crow, col
+            yield start, *self._kept(start, crow, col)
+
+    def _kept(self, start: int, crow: Tensor, col: Tensor) -> tuple[Tensor, Tensor]:
+        crow, col = crow.to(self._device), col.to(self._device)
+        if self.drop > 0:
+            row = _rows(start, crow)
+            keep = edge_uniform(row, col.long(), self.key) >= self.drop
+            crow = row_pointers(row[keep] - start, crow.numel() - 1)
+            col = col[keep]
+        return crow, col
 
     def _matmul(self, x: Tensor) -> Tensor:
         out = x.new_empty(self.shape[0], x.size(1))
-        for start, crow, col in self.kept():
-            part = out[start : start + crow.numel() - 1]
-            if self.loops:
-                torch.mul(x[start : start + len(part)], self._diagonal(start, len(part)), out=part)
-            else:
-                part.zero_()
-            self._block(start, crow, col).add_product(part, x, 1.0)
+        for start, crow, col in self.source.blocks():
+            self.block_product(start, crow, col, x, out[start : start + crow.numel() - 1])
         return out
+
+    def block_product(
+        self, start: int, crow: Tensor, col: Tensor, x: Tensor, out: Tensor | None = None
+    ) -> Tensor:
+        """The rows of a product that belong to one block.
+
+        Args:
+            start: The block's first row.
+            crow: Its row pointers ``[R + 1]``.
+            col: Its columns.
+            x: What the whole operator is multiplied with, shape :math:`(N, F)`.
+            out: Where they go, shape :math:`(R, F)`. (default: a new tensor)
+        """
+        crow, col = self._kept(start, crow, col)
+        part = x.new_empty(crow.numel() - 1, x.size(1)) if out is None else out
+        if self.loops:
+            torch.mul(x[start : start + len(part)], self._diagonal(start, len(part)), out=part)
+        else:
+            part.zero_()
+        self._block(start, crow, col).add_product(part, x, 1.0)
+        return part
 
     def _rmatmul(self, x: Tensor) -> Tensor:
         return self._with(left=self.right, right=self.left)._matmul(x)
@@ -132,10 +151,13 @@ class RowBlockOperator(LinearOperator):
 
     def _diagonal(self, start: int, rows: int) -> Tensor:
         factor = torch.ones(rows, dtype=self._dtype, device=self._device)
-        for side in (self.left, self.right):
+        for side in self._sides():
             if side is not None:
                 factor = factor * side[start : start + rows]
         return factor.unsqueeze(1)
+
+    def _sides(self) -> tuple[Tensor | None, Tensor | None]:
+        return self.left, self.right
 
     def to_sparse(self) -> Tensor:
         """All entries in memory at once: for small graphs."""
@@ -175,7 +197,7 @@ class RowBlockOperator(LinearOperator):
     def _with(self, **changed: Any) -> RowBlockOperator:
         names = ("source", "drop", "key", "loops", "left", "right", "dtype", "device")
         now = {name: getattr(self, name) for name in names}
-        return RowBlockOperator(**{**now, **changed})
+        return type(self)(**{**now, **changed})
 
 
 def edge_uniform(row: Tensor, col: Tensor, key: int) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from graphmoe.ops.linear_operator import LinearOperator
+from graphmoe.ops.peers import ALONE, Peers
 from graphmoe.ops.propagation import propagate
 
 
@@ -21,6 +22,7 @@ def propagate_strips(
     order: Tensor | None = None,
     first: int = 0,
     on_strip: Callable[[int], None] | None = None,
+    peers: Peers = ALONE,
 ) -> None:
     r"""Write :math:`A^K X` into ``out``, ``columns`` columns at a time.
 
@@ -38,19 +40,26 @@ def propagate_strips(
         order: Rows of ``x`` in another order, int64 :math:`(N)`. (default: as they are)
         first: Columns before this one are there already.
         on_strip: Called with the number of columns that are there, after each strip.
+        peers: Who else is called with the same arguments: those on the machine of the first one
+            take a strip each, and all call ``on_strip`` when these are there.
     """
     if columns < 1:
         raise ValueError(f"expected at least 1 column a strip, got {columns}")
     if out.shape != x.shape:
         raise ValueError(f"expected room for {tuple(x.shape)}, got {tuple(out.shape)}")
-    for start in range(first, x.size(1), columns):
-        stop = min(start + columns, x.size(1))
-        strip = x[:, start:stop].to(op.device, op.dtype).contiguous()
-        if order is not None:
-            strip = strip[order.to(op.device)]
-        out[:, start:stop] = propagate(op, strip, K).to(out.device, out.dtype)
+    columns = max(1, min(columns, -(-(x.size(1) - first) // peers.near)))
+    for begin in range(first, x.size(1), columns * peers.near):
+        end = min(begin + columns * peers.near, x.size(1))
+        start = begin + columns * peers.rank
+        stop = min(start + columns, end)
+        if peers.rank < peers.near and start < stop:
+            strip = x[:, start:stop].to(op.device, op.dtype).contiguous()
+            if order is not None:
+                strip = strip[order.to(op.device)]
+            out[:, start:stop] = propagate(op, strip, K).to(out.device, out.dtype)
+        peers.wait()
         if on_strip is not None:
-            on_strip(stop)
+            on_strip(end)
 
 
 def strip_columns(rows: int, width: int, memory: int) -> int:

@@ -29,6 +29,7 @@ from graphmoe.checkpoint.files import discard
 from graphmoe.checkpoint.propagated import propagated_file
 from graphmoe.errors import ConfigError
 from graphmoe.ops import LinearOperator, seeded_dropout
+from graphmoe.ops.peers import ALONE, Peers
 from graphmoe.training.interrupts import TrainingInterruptedError
 from graphmoe.training.loop import Loop, finite
 from graphmoe.training.state import TrainingState
@@ -67,6 +68,9 @@ class BatchLoop(Loop):
         folder: Where they are kept.
         memory: Bytes for strips of columns while they are propagated; no influence on the weights.
         tell: Called with the epochs that are done and a word on the propagation.
+        peers: Who else trains this expert. Each batch is divided among them, and the loss and the
+            gradients are those of the whole batch: the weights are what they are with one process
+            but for the order of sums.
     """
 
     batches: BatchSettings = field(default_factory=BatchSettings)
@@ -76,10 +80,13 @@ class BatchLoop(Loop):
     folder: Path = Path()
     memory: int = 1 << 30
     tell: Callable[[int, str], None] | None = None
+    peers: Peers = ALONE
 
     def __post_init__(self) -> None:
         if not hasattr(self.objective, "contrast"):
             raise ConfigError("this objective has no loss of batches: pre-train without batches")
+        if self.peers.count > 1 and not hasattr(self.objective, "group"):
+            raise ConfigError("this objective does not divide its batches: train it in one process")
         self._turn = -1
         self._clean: list[Tensor] = []
         self._permuted: list[Tensor] = []
@@ -89,17 +96,21 @@ class BatchLoop(Loop):
         self._open(graph.x, state)
         generator, n = self.generators["objective"], graph.x.size(0)
         p, total = self.objective.encoder.dropout, 0.0
+        place, kind = generator.device, next(self.objective.parameters()).dtype
         with self._undone(state):
             for index in _batches(n, self.batches.size, generator):
                 self._check_stop(state)
+                start, own = self.peers.part(index)
+                part = (start, len(index))
                 rows = [
-                    [seeded_dropout(z[index].to(generator.device).float(), p, generator) for z in w]
-                    for w in (self._clean, self._permuted)
+                    [seeded_dropout(z[own].to(place, kind), p, generator, *part) for z in files]
+                    for files in (self._clean, self._permuted)
                 ]
                 self.optimizer.zero_grad(set_to_none=True)
                 loss = self.objective.contrast(*rows)
                 total += finite(loss.item(), state) * len(index) / n
                 self.backward(loss)
+                self.peers.mean_gradients(self.objective.parameters())
                 self.optimizer.step()
         state.note(total, self.objective.state_dict())
 
@@ -153,6 +164,7 @@ class BatchLoop(Loop):
                         identity=f"{self.identity} {type(encoder).__name__} {place.type} {draw}",
                         order=rows,
                         on_strip=partial(self._between_strips, state, what, x.size(1)),
+                        peers=self.peers,
                     )
                 )
         self._turn = turn
@@ -166,6 +178,8 @@ class BatchLoop(Loop):
 
     def _keep_only(self, wanted: list[str], state: TrainingState) -> None:
         """Drop what no epoch from here on reads, so that a killed run goes on from here."""
+        if not self.peers.first:
+            return
         found = [path for kind in ("clean", "permuted") for path in self.folder.glob(f"{kind}*")]
         stale = [path for path in found if path.name.removesuffix(".json") not in wanted]
         if stale:

@@ -10,14 +10,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 from torch_geometric.data import Data
 
 from graphmoe.checkpoint import ExpertBank, ExpertManifest, multiview_fingerprint, store
 from graphmoe.checkpoint.files import make_folder
 from graphmoe.checkpoint.manifest import check_expert_name
 from graphmoe.errors import ConfigError
+from graphmoe.nn.divided_batches import divided_batches
+from graphmoe.ops.peers import ALONE, Peers
 from graphmoe.training.device import limited_threads, resolve_device
-from graphmoe.training.interrupts import StopRequest, stop_on_signal
+from graphmoe.training.interrupts import SharedStop, StopRequest, stop_on_signal
 from graphmoe.training.loop import Loop, OnEpoch
 from graphmoe.training.memory import reused_memory
 from graphmoe.training.objective import build_objective, build_optimizer
@@ -62,6 +65,7 @@ def pretrain_expert(
     on_epoch: OnEpoch | None = None,
     stop: StopRequest | None = None,
     loop: Callable[..., Loop] | None = None,
+    peers: Peers = ALONE,
 ) -> PretrainResult:
     """Pre-train one encoder on one multi-view graph (GPH², arXiv 2602.13075, section 4.2).
 
@@ -90,6 +94,8 @@ def pretrain_expert(
         stop: A request to stop that somebody else sets; ``None``: SIGINT and SIGTERM do.
         loop: Makes a loop of another kind from the fields of
             :class:`~graphmoe.training.loop.Loop`; it moves ``graph`` to the device itself.
+        peers: Who else trains this expert, each called with the same arguments; the first one
+            writes. Only for a ``loop`` that divides its work.
 
     Raises:
         ConfigError: A setting is wrong; or an expert or state of that name is there and neither
@@ -105,26 +111,34 @@ def pretrain_expert(
         checkpointer = None
         if out is not None:
             root = Path(out)
-            make_folder(root)
-            stack.enter_context(store.training_lock(root, check_expert_name(name)))
-            store.settle(root)
-            finished = find_finished(root, name, identity, resume, overwrite)
-            if finished is not None:
-                return finished
             checkpointer = Checkpointer(root / name, {**identity, "device": place.type})
-            if not (resume or overwrite):
-                refuse_existing(root, [name])
-            if overwrite and not (resume and checkpointer.fits()):
-                checkpointer.clear()
+
+            def begun() -> bool:
+                """Whether it is finished; if not, nobody else will train it."""
+                make_folder(root)
+                stack.enter_context(store.training_lock(root, check_expert_name(name)))
+                store.settle(root)
+                if find_finished(root, name, identity, resume, overwrite) is not None:
+                    return True
+                if not (resume or overwrite):
+                    refuse_existing(root, [name])
+                if overwrite and not (resume and checkpointer.fits()):
+                    checkpointer.clear()
+                return False
+
+            if peers.told(begun):
+                finished = find_finished(root, name, identity, resume, overwrite)
+                assert finished is not None
+                return finished
         if stop is None:
-            stop = stack.enter_context(stop_on_signal())
+            stop = SharedStop(stack.enter_context(stop_on_signal()), peers)
         stack.enter_context(limited_threads(settings.threads))
         stack.enter_context(reused_memory())
         stack.enter_context(torch.random.fork_rng(_cuda_indices(place)))
         objective, state = _train(
-            graph, settings, seed, place, checkpointer, save, views_of, on_epoch, stop, loop
+            graph, settings, seed, place, checkpointer, save, views_of, on_epoch, stop, loop, peers
         )
-        expert = objective.encoder.cpu().eval()
+        expert = objective.encoder.cpu().float().eval()  # whatever the precision of the training
         manifest = ExpertManifest.of(
             name,
             expert,
@@ -134,6 +148,7 @@ def pretrain_expert(
                 "best_epoch": state.best_epoch + 1,
                 "epochs": state.epoch,
                 "seconds": round(state.seconds, 3),
+                **({"processes": peers.count} if peers.count > 1 else {}),
             },
             seed=seed,
             graph={"fingerprint": fingerprint, "num_nodes": graph.num_nodes},
@@ -143,9 +158,12 @@ def pretrain_expert(
         )
         if out is not None:
             # The bank's folder replaces the one with the saved state in a single move.
-            bank = ExpertBank(root)
-            bank.add(name, expert, manifest, alignment=_projection(graph), overwrite=True)
-            manifest = bank.manifest(name)
+            def added() -> ExpertManifest:
+                bank = ExpertBank(root)
+                bank.add(name, expert, manifest, alignment=_projection(graph), overwrite=True)
+                return bank.manifest(name)
+
+            manifest = peers.told(added)
         return PretrainResult(name, expert, manifest, tuple(state.losses))
 
 
@@ -160,6 +178,7 @@ def _train(
     on_epoch: OnEpoch | None,
     stop: StopRequest,
     make_loop: Callable[..., Loop] | None,
+    peers: Peers,
 ) -> tuple[Any, TrainingState]:
     """Fit a fresh objective, or one that goes on; its weights at the end are the best ones."""
     from lightning_fabric import Fabric
@@ -183,7 +202,10 @@ def _train(
         generators["cuda"] = torch.cuda.default_generators[index]
     state = None
     if checkpointer is not None:
-        state = checkpointer.load(objective, optimizer, generators)
+        known = checkpointer
+        state = peers.told(lambda: known.load(objective, optimizer, generators))
+    if peers.count > 1:
+        _same_state(peers, objective, optimizer, generators, state)
     if views_of is not None:
         drawn = views_of
         views_of = lambda epoch: _moved(drawn(epoch), place)  # noqa: E731
@@ -194,16 +216,49 @@ def _train(
         generators=generators,
         backward=fabric.backward,
         views_of=views_of,
-        checkpointer=checkpointer,
+        checkpointer=checkpointer if peers.first else None,
         save=save or SaveSettings(),
         stop=stop,
         on_epoch=on_epoch,
     )
     if make_loop is None:
         graph = Data(x=graph.x.to(place), views=_moved(graph.views, place))
-    state = loop.run(graph, state or TrainingState())
+    with divided_batches(objective, peers.group):
+        state = loop.run(graph, state or TrainingState())
     objective.load_state_dict(state.best)
     return objective, state
+
+
+def _same_state(
+    peers: Peers,
+    objective: Any,
+    optimizer: Any,
+    generators: dict[str, torch.Generator],
+    state: TrainingState | None,
+) -> None:
+    """Everything that decides about the rest of a training as the first of the peers has it."""
+    place = next(objective.parameters()).device
+
+    def moved(tree: Any, to: torch.device) -> Any:
+        return tree_map(lambda leaf: leaf.to(to) if isinstance(leaf, Tensor) else leaf, tree)
+
+    weights, moments, random = peers.told(
+        lambda: moved(
+            (
+                objective.state_dict(),
+                optimizer.state_dict(),
+                {name: generator.get_state() for name, generator in generators.items()},
+            ),
+            torch.device("cpu"),
+        )
+    )
+    if not peers.first:
+        objective.load_state_dict(weights)
+        optimizer.load_state_dict(moments)
+        for name, generator in generators.items():
+            generator.set_state(random[name])
+        if state is not None:
+            state.best = moved(state.best, place)
 
 
 def training_identity(

@@ -7,8 +7,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from graphmoe.errors import GraphMoEError
+
+if TYPE_CHECKING:
+    from graphmoe.ops.peers import Peers
 
 
 class TrainingInterruptedError(GraphMoEError):
@@ -29,6 +33,29 @@ class StopRequest:
     def ask(self) -> None:
         """Ask to stop."""
         self._asked = True
+
+
+class SharedStop(StopRequest):
+    """A request to one of several peers that all of them hear of when they look.
+
+    They look together: whoever asks a :class:`SharedStop` waits until all have.
+
+    Args:
+        own: This process's.
+        peers: Who shares it.
+    """
+
+    def __init__(self, own: StopRequest, peers: Peers) -> None:
+        super().__init__()
+        self.own, self.peers = own, peers
+
+    def __bool__(self) -> bool:
+        self._asked = self._asked or self.peers.any(bool(self.own))
+        return self._asked
+
+    def ask(self) -> None:
+        """Ask to stop."""
+        self.own.ask()
 
 
 @contextmanager

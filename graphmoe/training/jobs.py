@@ -90,14 +90,15 @@ def _run_here(
     if stop:
         return Outcome(error=TrainingInterruptedError("not started"))
     on_event(index, "start", None)
-    outcome = _attempt(function, task, lambda content: on_event(index, "progress", content), stop)
+    outcome = attempt(function, task, lambda content: on_event(index, "progress", content), stop)
     on_event(index, "end", outcome)
     return outcome
 
 
-def _attempt(
+def attempt(
     function: Function, task: Any, emit: Callable[[Any], None], stop: StopRequest
 ) -> Outcome:
+    """Do one task; what goes wrong is its outcome."""
     try:
         return Outcome(value=function(task, emit, stop))
     except Exception as error:
@@ -225,11 +226,11 @@ def _work(function: Function, pipe: connection.Connection) -> None:
     with suppress(EOFError, BrokenPipeError, KeyboardInterrupt), stop_on_signal() as stop:
         while not stop:
             task = pickle.loads(pipe.recv_bytes())
-            outcome = _attempt(function, task, lambda content: send("progress", content), stop)
-            send("end", _portable(outcome))
+            outcome = attempt(function, task, lambda content: send("progress", content), stop)
+            send("end", portable(outcome))
 
 
-def _portable(outcome: Outcome) -> Outcome:
+def portable(outcome: Outcome) -> Outcome:
     """The outcome, with an error that survives the way through a pipe."""
     error = outcome.error
     if error is None:

@@ -16,17 +16,21 @@ from graphmoe.checkpoint.large_graph import LargeGraph
 from graphmoe.checkpoint.propagated import mapped
 from graphmoe.errors import ConfigError, DataError
 from graphmoe.ops import LinearOperator, gcn_normalize
+from graphmoe.ops.peers import ALONE, Peers
 from graphmoe.ops.row_blocks import RowBlockOperator
 from graphmoe.transforms.align_features import _scale_rows
 
 
-def large_multi_view(graph: LargeGraph, settings: dict[str, Any], folder: Path) -> Data:
+def large_multi_view(
+    graph: LargeGraph, settings: dict[str, Any], folder: Path, peers: Peers = ALONE
+) -> Data:
     """What :class:`graphmoe.transforms.MultiView` makes of a graph, without its views.
 
     Args:
         graph: With features and at least two nodes.
         settings: Arguments of ``MultiView`` but its seed.
         folder: Where the aligned features are written.
+        peers: Who else needs them; the first one makes them.
 
     Raises:
         ConfigError: Features of structure are asked for, which are not made here.
@@ -40,7 +44,7 @@ def large_multi_view(graph: LargeGraph, settings: dict[str, Any], folder: Path) 
     if graph.num_nodes < 2:
         raise DataError(f"{graph.path}: expected at least two nodes to contrast, got 1 or none")
     x, alignment, projection = align_blocks(
-        graph, settings["channels"], settings["normalize"], folder
+        graph, settings["channels"], settings["normalize"], folder, peers
     )
     data = Data(x=x, num_nodes=graph.num_nodes, views=())
     data.view_names = ("base", *(f"drop{i + 1}" for i in range(settings["num_views"])))
@@ -49,7 +53,12 @@ def large_multi_view(graph: LargeGraph, settings: dict[str, Any], folder: Path) 
 
 
 def large_views(
-    graph: LargeGraph, num_views: int, drop_edge: float, seed: int, resample: bool
+    graph: LargeGraph,
+    num_views: int,
+    drop_edge: float,
+    seed: int,
+    resample: bool,
+    operator: type[RowBlockOperator] = RowBlockOperator,
 ) -> Callable[[int], tuple[tuple[LinearOperator, ...], str]]:
     """The base view and views with dropped edges, which take no room: of each turn, and a name.
 
@@ -59,21 +68,22 @@ def large_views(
         drop_edge: Share of undirected edges that each of them loses.
         seed: Of the draws.
         resample: Whether they are drawn afresh each turn.
+        operator: Who multiplies the blocks.
     """
 
     def views(turn: int) -> tuple[tuple[LinearOperator, ...], str]:
         drawn = turn if resample else 0
-        found = [gcn_normalize(RowBlockOperator(graph))]
+        found = [gcn_normalize(operator(graph))]
         for view in range(num_views):
             key = np.random.SeedSequence([seed, drawn, view]).generate_state(1, np.uint64)[0]
-            found.append(gcn_normalize(RowBlockOperator(graph, drop_edge, int(key))))
+            found.append(gcn_normalize(operator(graph, drop_edge, int(key))))
         return tuple(found), str(drawn)
 
     return views
 
 
 def align_blocks(
-    graph: LargeGraph, channels: int, normalize: str, folder: Path
+    graph: LargeGraph, channels: int, normalize: str, folder: Path, peers: Peers = ALONE
 ) -> tuple[Tensor, dict[str, Any], Tensor]:
     r"""Aligned features as :class:`graphmoe.transforms.AlignFeatures` makes them, block by block.
 
@@ -86,11 +96,22 @@ def align_blocks(
         channels: Width D.
         normalize: Row norm before the decomposition: ``"l1"``, ``"l2"`` or ``"none"``.
         folder: Of the file of aligned features, whose name depends on all that decides about it.
+        peers: Who else needs them; the first one makes them.
 
     Returns:
         The features :math:`(N, D)` in the mapped file, what was done, the projection
         :math:`(F, D)`.
     """
+    name = sha256(f"{graph.fingerprint()} {channels} {normalize}".encode())[:16]
+    path, shape = folder / f"x-{name}.bin", (graph.num_nodes, channels)
+    alignment, projection = peers.told(lambda: _align(graph, channels, normalize, path))
+    return mapped(path, shape, "float32"), alignment, projection
+
+
+def _align(
+    graph: LargeGraph, channels: int, normalize: str, path: Path
+) -> tuple[dict[str, Any], Tensor]:
+    """Write the aligned features; what was done, and the projection."""
     if not graph.num_features:
         raise DataError(
             f"{graph.path}: the graph has no features: import it with some (--features)"
@@ -108,9 +129,8 @@ def align_blocks(
     chosen = chosen * np.sign(chosen[np.abs(chosen).argmax(axis=0), np.arange(rank)])
     projection = np.zeros((width, channels), dtype=np.float32)
     projection[:, :rank] = chosen
-    make_folder(folder)
-    name = sha256(f"{graph.fingerprint()} {channels} {normalize}".encode())[:16]
-    x = mapped(folder / f"x-{name}.bin", (graph.num_nodes, channels), "float32", create=True)
+    make_folder(path.parent)
+    x = mapped(path, (graph.num_nodes, channels), "float32", create=True)
     for start, block in graph.feature_blocks():
         part = _scale_rows(block.float().numpy(), normalize) @ projection
         x[start : start + len(part)] = torch.from_numpy(part.astype(np.float32))
@@ -125,4 +145,4 @@ def align_blocks(
         "padded": channels - rank,
         "explained": min(float(values[best].sum()) / total, 1.0) if total else 0.0,
     }
-    return x, alignment, torch.from_numpy(projection)
+    return alignment, torch.from_numpy(projection)

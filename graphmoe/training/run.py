@@ -10,8 +10,9 @@ from typing import Any
 
 from graphmoe.checkpoint import rebuild_index
 from graphmoe.errors import GraphMoEError
+from graphmoe.training.executors import Executor, LocalExecutor
 from graphmoe.training.interrupts import TrainingInterruptedError, stop_on_signal
-from graphmoe.training.jobs import Function, Outcome, run_jobs
+from graphmoe.training.jobs import Function, Outcome
 from graphmoe.training.logs import LOGS, draw_losses
 from graphmoe.training.progress import Display, print_summary
 from graphmoe.training.task import PretrainTask, pretrain_task
@@ -36,14 +37,17 @@ class PretrainError(RunError):
 
 
 def run_pretraining(
-    tasks: Sequence[PretrainTask], out: Path, jobs: int = 1, progress: bool = True
+    tasks: Sequence[PretrainTask],
+    out: Path,
+    executor: Executor | None = None,
+    progress: bool = True,
 ) -> None:
     """Do every task; experts are in the bank as soon as they are finished.
 
     Args:
         tasks: One a graph, of different names.
         out: The bank's folder.
-        jobs: Graphs at once.
+        executor: Where they are done; ``None``: here, one after another.
         progress: Show bars or lines on standard error, and a table at the end.
 
     Raises:
@@ -52,35 +56,42 @@ def run_pretraining(
         Exception: What went wrong, where there was one graph only.
     """
     names = [task.name for task in tasks]
-    outcomes = run_tasks(pretrain_task, tasks, jobs, progress)
+    executor = executor or LocalExecutor()
+    progress = progress and executor.speaks
+    outcomes = run_tasks(pretrain_task, tasks, executor, progress)
     curves = {
         name: outcome.value.losses
         for name, outcome in zip(names, outcomes, strict=True)
         if outcome.error is None and outcome.value.losses
     }
-    if curves:
+    if curves and executor.speaks:
         draw_losses(curves, out / LOGS / "loss.png")
     if progress:
         print_summary(names, outcomes, sys.stdout)
     judge(names, outcomes, out)
-    rebuild_index(out)  # an earlier run may have been killed just before it
+    if executor.speaks:
+        rebuild_index(out)  # an earlier run may have been killed just before it
 
 
 def run_tasks(
-    function: Function, tasks: Sequence[Any], jobs: int = 1, progress: bool = True
+    function: Function,
+    tasks: Sequence[Any],
+    executor: Executor | int = 1,
+    progress: bool = True,
 ) -> list[Outcome]:
     """Do every task, shown on standard error; SIGINT and SIGTERM stop them.
 
     Args:
         function: Does one task, see :func:`~graphmoe.training.jobs.run_jobs`.
         tasks: Each with a ``name`` and ``settings.max_epochs``.
-        jobs: Tasks at once.
+        executor: Where they are done; a number: here, so many at once.
         progress: Whether it is shown.
     """
+    executor = LocalExecutor(executor) if isinstance(executor, int) else executor
     longest = max((task.settings.max_epochs for task in tasks), default=0)
     display = Display([task.name for task in tasks], longest) if progress else None
     with display or nullcontext(), stop_on_signal() as stop:
-        return run_jobs(function, tasks, jobs, display, stop)
+        return executor.run(function, tasks, display, stop)
 
 
 def judge(

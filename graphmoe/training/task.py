@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,14 @@ from torch_geometric.data import Data
 from graphmoe.checkpoint import ExpertManifest
 from graphmoe.checkpoint.files import discard, sha256
 from graphmoe.checkpoint.large_graph import LargeGraph, is_large_graph
-from graphmoe.checkpoint.store import settle
+from graphmoe.checkpoint.store import MANIFEST, settle
 from graphmoe.data.catalog import load_graph
 from graphmoe.data.fingerprint import graph_fingerprint
+from graphmoe.data.locations import resolve_data_root
 from graphmoe.data.validate import validate_graph
+from graphmoe.errors import ConfigError, DataError
+from graphmoe.ops.peers import ALONE, Peers
+from graphmoe.ops.row_blocks import RowBlockOperator
 from graphmoe.training.batches import BatchLoop, BatchSettings, about_batches
 from graphmoe.training.device import limited_threads
 from graphmoe.training.expert import find_finished, pretrain_expert, training_identity
@@ -28,6 +32,12 @@ from graphmoe.training.state import TrainingState
 from graphmoe.training.watch import Watch
 from graphmoe.transforms import MultiView
 from graphmoe.typing import Graph
+
+#: Said to whoever starts the exact mode in several processes.
+DIVIDES_BATCHES = (
+    "several processes (torchrun) divide batches of nodes among themselves, and a whole graph has "
+    "none: set batches.mode to always (--batches.mode always), or start one process"
+)
 
 
 @dataclass(frozen=True)
@@ -69,6 +79,23 @@ class PretrainTask:
     work: Path | None = None
     memory: int = 1 << 30
 
+    def anywhere(self) -> PretrainTask:
+        """The same task for a process that stands in another folder."""
+        source = self.source
+        if isinstance(source, str) and Path(source).exists():
+            source = str(Path(source).resolve())
+        return replace(
+            self,
+            source=source,
+            out=self.out.resolve(),
+            data_root=resolve_data_root(self.data_root).resolve(),
+            work=None if self.work is None else self.work.resolve(),
+        )
+
+    def finished(self) -> bool:
+        """Whether the expert is where this process looks for it."""
+        return (self.out / self.name / MANIFEST).exists()
+
     @property
     def folder(self) -> Path:
         """Where propagated features are kept until the expert is finished."""
@@ -95,7 +122,11 @@ class TaskResult:
 
 
 def pretrain_task(
-    task: PretrainTask, emit: Callable[[dict[str, Any]], None], stop: StopRequest
+    task: PretrainTask,
+    emit: Callable[[dict[str, Any]], None],
+    stop: StopRequest,
+    peers: Peers = ALONE,
+    operator: type[RowBlockOperator] = RowBlockOperator,
 ) -> TaskResult:
     """Load, validate, transform and train.
 
@@ -103,6 +134,8 @@ def pretrain_task(
         task: What to do.
         emit: Called with ``epoch``, ``loss``, ``best_loss``, ``seconds`` a few times a second.
         stop: When set, the training saves its state and stops.
+        peers: Who else does the same task, each with a part of every batch.
+        operator: Who multiplies the row blocks of an imported graph that has several.
     """
     # The decomposition of the features is as sensitive to threads as the training is.
     with limited_threads(task.settings.threads):
@@ -115,15 +148,22 @@ def pretrain_task(
             **about_batches(task.batches),
         }
         identity = training_identity(task.settings, task.seed, fingerprint, about)
-        if task.out.is_dir():
-            settle(task.out)
-        finished = find_finished(task.out, task.name, identity, task.resume, task.overwrite)
-        if finished is not None:
-            return TaskResult(finished.manifest, skipped=True)
-        multi, modes = _prepared(task, graph, f"{fingerprint} {about}", emit)
+        if peers.any(peers.told(lambda: identity) != identity):
+            raise DataError(f"{task.source}: not all processes see the same graph there")
+
+        def finished() -> ExpertManifest | None:
+            if task.out.is_dir():
+                settle(task.out)
+            found = find_finished(task.out, task.name, identity, task.resume, task.overwrite)
+            return None if found is None else found.manifest
+
+        if (manifest := peers.told(finished)) is not None:
+            return TaskResult(manifest, skipped=True)
+        multi, modes = _prepared(task, graph, f"{fingerprint} {about}", emit, peers, operator)
         if stop:
             raise TrainingInterruptedError("stopped before the first epoch")
-        watch = _Watch(task.out, task.name, emit)
+        # One process speaks and writes for all.
+        watch = _Watch(task.out, task.name, emit) if peers.first else None
         try:
             result = pretrain_expert(
                 multi,
@@ -139,13 +179,15 @@ def pretrain_task(
                 about=about,
                 on_epoch=watch,
                 stop=stop,
+                peers=peers,
                 **modes,
             )
         finally:
-            watch.close()
-        if task.batches is not None:
+            if watch is not None:
+                watch.close()
+        if task.batches is not None and peers.first:
             discard(task.folder)
-    if result.losses:
+    if result.losses and peers.first:
         draw_losses({task.name: result.losses}, task.out / LOGS / task.name / "loss.png")
     return TaskResult(result.manifest, result.losses, result.skipped)
 
@@ -160,14 +202,20 @@ def _opened(task: PretrainTask) -> Any:
 
 
 def _prepared(
-    task: PretrainTask, graph: Any, identity: str, emit: Callable[[dict[str, Any]], None]
+    task: PretrainTask,
+    graph: Any,
+    identity: str,
+    emit: Callable[[dict[str, Any]], None],
+    peers: Peers,
+    operator: type[RowBlockOperator],
 ) -> tuple[Data, dict[str, Any]]:
     """The graph in multi-view form, and arguments of :func:`pretrain_expert` for its mode."""
     form = task.multi_view
     if isinstance(graph, LargeGraph) and task.batches is not None:
-        multi = large_multi_view(graph, form, task.folder)
+        multi = large_multi_view(graph, form, task.folder, peers)
         shares = (form["num_views"], form["drop_edge"])
-        views_at = large_views(graph, *shares, seed=task.seed, resample=task.resample)
+        kind = operator if len(graph.manifest.blocks) > 1 else RowBlockOperator
+        views_at = large_views(graph, *shares, task.seed, task.resample, kind)
     else:
         if isinstance(graph, LargeGraph):
             graph, _ = validate_graph(graph.to_data())
@@ -175,6 +223,8 @@ def _prepared(
         multi = transform(graph)
         resample = (lambda e: transform.resample(multi, e).views) if task.resample else None
         if task.batches is None:
+            if peers.count > 1:
+                raise ConfigError(DIVIDES_BATCHES)
             return multi, {"views_of": resample}
         views_at = lambda turn: (  # noqa: E731
             (multi.views, "0") if resample is None else (resample(turn), str(turn))
@@ -188,6 +238,7 @@ def _prepared(
         folder=task.folder,
         memory=task.memory,
         tell=lambda epoch, note: emit({"epoch": epoch, "seconds": 0.0, "note": note}),
+        peers=peers,
     )
     return multi, {"loop": loop}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from graphmoe.nn.models.multi_view_encoder import MultiViewEncoder
 from graphmoe.ops import LinearOperator, propagate, seeded_dropout
+from graphmoe.ops.divided_rows import mean_rows
 
 
 class GraphInfomax(nn.Module):
@@ -32,6 +34,10 @@ class GraphInfomax(nn.Module):
     Args:
         encoder: The expert to train.
 
+    Attributes:
+        group: Process group among which the rows given to :meth:`contrast` are divided; ``None``:
+            they are not. See :func:`~graphmoe.nn.divided_batches.divided_batches`.
+
     Shapes:
         - **input:** features :math:`(N, D)`, :math:`V` operators :math:`(N, N)`
         - **output:** a scalar loss
@@ -40,6 +46,7 @@ class GraphInfomax(nn.Module):
     def __init__(self, encoder: MultiViewEncoder) -> None:
         super().__init__()
         self.encoder = encoder
+        self.group: Any = None
         self.weight = nn.Parameter(torch.empty(encoder.hidden_channels, encoder.hidden_channels))
         self.bias = nn.Parameter(torch.empty(1))
         self.reset_parameters()
@@ -76,12 +83,13 @@ class GraphInfomax(nn.Module):
         """
         positive = self.encoder.encode_propagated(clean)
         negative = self.encoder.encode_propagated(permuted)
-        summary = torch.sigmoid(positive.mean(dim=0))
+        summary = torch.sigmoid(mean_rows(positive, self.group))
         query = self.weight @ summary
         logits = torch.cat([positive @ query, negative @ query]) + self.bias
         target = torch.zeros_like(logits)
         target[: positive.size(0)] = 1
-        return F.binary_cross_entropy_with_logits(logits, target)
+        losses = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        return mean_rows(losses, self.group)
 
     forward = loss
 
