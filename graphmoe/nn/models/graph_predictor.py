@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data import Data
+from torch_geometric.nn import BatchNorm
 from torch_geometric.nn.aggr import AttentionalAggregation
 from torch_geometric.nn.resolver import (
     activation_resolver,
@@ -176,10 +177,7 @@ class GraphPredictor(nn.Module):
                     else nn.Linear(edge_channels, wanted)
                 )
         normed = num_layers - by_convolution
-        self.norms = nn.ModuleList(
-            normalization_resolver(norm, hidden_channels) if norm else nn.Identity()
-            for _ in range(normed)
-        )
+        self.norms = nn.ModuleList(_normalization(norm, hidden_channels) for _ in range(normed))
         self.norms_of_graphs = norm is not None and "batch" in argument_names(self.norms[0])
         self.act = activation_resolver(act) if act else nn.Identity()
         self.dropout = dropout
@@ -352,6 +350,14 @@ def _node_encoder(
     if rows < 1:
         raise ValueError(f"features='index' needs the number of nodes, got {in_channels}")
     return nn.Embedding(rows, hidden_channels), hidden_channels
+
+
+def _normalization(norm: str | None, width: int) -> nn.Module:
+    made: nn.Module = normalization_resolver(norm, width) if norm else nn.Identity()
+    if isinstance(made, BatchNorm):
+        # A lone atom has no variance: it is normalised by what is remembered, as within experts.
+        made.allow_single_element = True
+    return made
 
 
 def _convolution(

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric.data import Data
 
-from graphmoe.nn.conv import stacked
 from graphmoe.nn.conv.adapters import find_adapter
 from graphmoe.nn.conv.graph_input import GraphInput
 from graphmoe.nn.models.bond_encoder import BondEncoder
@@ -73,7 +72,8 @@ def run_in_step(
         def embed(e: int, *rows: Tensor, layer: int = layer, adapter: Any = adapter) -> Tensor:
             all_rows = torch.tensor([0, rows[0].size(0)])
             out = adapter.update([networks[e].convs[layer]], rows, all_rows)
-            return stacked.apply([networks[e].norms[layer]], out, all_rows)
+            normed: Tensor = networks[e].norms[layer](out)
+            return normed
 
         x = per_node(embed, *parts)
         x = x if layer == first.num_layers - 1 else first.act(x)

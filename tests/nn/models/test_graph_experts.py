@@ -127,6 +127,19 @@ def test_what_does_not_run_in_step_trains_too(hyper: dict[str, object]) -> None:
     torch.testing.assert_close(model.eval()(batch), by_hand(model, batch.to_data_list()))
 
 
+@pytest.mark.parametrize("shared", [0, 2])
+def test_a_lone_atom_is_normalised_by_what_is_remembered(shared: int) -> None:
+    """An expert may get one graph of a batch, and that one node: it has no variance."""
+    model = make(shared_experts=shared, k=1).train()
+    atom = molecules(1)
+    remembered = [(n, b.clone()) for n, b in model.named_buffers() if "running" in n]
+    out = model(atom)
+    out.sum().backward()
+    torch.testing.assert_close(out, model.eval()(atom))
+    now = dict(model.named_buffers())
+    assert all(torch.equal(now[n], b) for n, b in remembered)
+
+
 @given(order=st.permutations(range(7)), seed=st.integers(0, 5))
 @settings(max_examples=20, deadline=None, derandomize=True)
 def test_the_order_of_graphs_does_not_matter(order: list[int], seed: int) -> None:
