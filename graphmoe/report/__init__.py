@@ -8,7 +8,7 @@ from pathlib import Path
 
 from graphmoe.checkpoint.files import make_folder, write_bytes
 from graphmoe.errors import ConfigError
-from graphmoe.report.compare import compare_all, environment_table
+from graphmoe.report.compare import compare_all, environments
 from graphmoe.report.page import plotly_script, render
 from graphmoe.report.reading import read_run
 from graphmoe.typing import PathLike
@@ -53,9 +53,8 @@ def report(
         raise ConfigError(f"{place} is a folder: expected a file such as {place / 'report.html'}")
     plotly = plotly_script()  # what is missing shows before anything is read
     found = [read_run(path, name) for path, name in zip(paths, _names(paths), strict=True)]
-    for run in found:
-        run.add("environment", environment_table(run))
-    page = render(title or _title(found[0].name, len(found)), found, compare_all(found), plotly)
+    between = {"comparison": compare_all(found), "environment": environments(found)}
+    page = render(title or _title(found[0].name, len(found)), found, between, plotly)
     make_folder(place.parent)
     write_bytes(place, page.encode())
     return place

@@ -21,6 +21,10 @@ TABS = {
 }
 
 
+#: Head of a table of names and what is told of each: it says nothing that must be seen.
+FACTS = ("", "value")
+
+
 @dataclass(frozen=True)
 class Note:
     """A sentence.

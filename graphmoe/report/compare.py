@@ -9,8 +9,8 @@ from graphmoe.benchmark.results import Comparison, Row, SeedResult
 from graphmoe.benchmark.significance import compare_rows
 from graphmoe.errors import DataError
 from graphmoe.evaluation import paired_interval
-from graphmoe.report.blocks import Block, Note, RunReport, Scores, Table
-from graphmoe.report.figures import Interval, intervals
+from graphmoe.report.bars import Interval, intervals
+from graphmoe.report.blocks import FACTS, Block, Note, RunReport, Scores, Table
 
 #: Of a second method, where its draws are not those of the first: no two numbers are the same.
 _APART = 1 << 40
@@ -30,23 +30,34 @@ def compare_all(runs: Sequence[RunReport]) -> list[Block]:
     blocks: list[Block] = []
     for measured, found in groups.items():
         if len(found) > 1:
-            blocks += _compared(measured, found, several=len(runs) > 1)
+            blocks += _compared(measured, found)
     blocks += _by_user(runs)
-    if len(runs) > 1:
-        if all(len({run.name for run, _ in found}) == 1 for found in groups.values()):
-            blocks.append(Note("No two of these runs measured the same."))
-        blocks += _environments(runs)
+    apart = all(len({run.name for run, _ in found}) == 1 for found in groups.values())
+    if len(runs) > 1 and apart:
+        blocks.append(Note("No two of these runs measured the same."))
     return blocks
 
 
-def environment_table(run: RunReport) -> Table:
-    """Versions and hardware of one run."""
-    return Table("Environment", ("", "value"), list(run.environment.items()))
+def environments(runs: Sequence[RunReport]) -> list[Block]:
+    """Versions and hardware, a column a run; what differs comes first and is named."""
+    names = list(dict.fromkeys(name for run in runs for name in run.environment))
+    told = {
+        name: {run.environment[name] for run in runs if name in run.environment} for name in names
+    }
+    differing = [name for name in names if len(told[name]) > 1]
+    order = differing + [name for name in names if name not in differing]
+    head = ("", *(run.name for run in runs)) if len(runs) > 1 else FACTS
+    rows = [[name, *(run.environment.get(name) for run in runs)] for name in order]
+    blocks: list[Block] = [Table("Environment", head, rows)]
+    if len(runs) > 1:
+        said = "The environments differ in " + ", ".join(differing) + "."
+        same = "All runs were made in the same environment, as far as they tell."
+        blocks.insert(0, Note(said if differing else same))
+    return blocks
 
 
-def _compared(
-    measured: str, found: Sequence[tuple[RunReport, Scores]], several: bool
-) -> list[Block]:
+def _compared(measured: str, found: Sequence[tuple[RunReport, Scores]]) -> list[Block]:
+    several = len({run.name for run, _ in found}) > 1
     named = [
         (f"{scores.method} — {run.name}" if several else scores.method, scores)
         for run, scores in found
@@ -103,13 +114,3 @@ def _by_user(runs: Sequence[RunReport]) -> list[Block]:
         title = f"{ours.name} minus {theirs.name}, user by user (paired bootstrap)"
         blocks.append(intervals("user-differences", title, gaps, "difference", zero=True))
     return blocks
-
-
-def _environments(runs: Sequence[RunReport]) -> list[Block]:
-    names = dict.fromkeys(name for run in runs for name in run.environment)
-    rows = [[name, *(run.environment.get(name, "–") for run in runs)] for name in names]
-    differing = [row for row in rows if len(set(row[1:])) > 1]
-    if not differing:
-        return [Note("All runs were made in the same environment, as far as they tell.")]
-    title = "What differs in their environments"
-    return [Table(title, ("", *(run.name for run in runs)), differing)]

@@ -41,7 +41,13 @@ def saved_maps(folder: Path) -> list[Block]:
     return blocks
 
 
-def maps(z: np.ndarray, title: str, labels: Sequence[str] | None, by: str = "") -> list[Block]:
+def maps(
+    z: np.ndarray,
+    title: str,
+    labels: Sequence[str] | None,
+    by: str = "",
+    names: Sequence[str] | None = None,
+) -> list[Block]:
     """Two figures of the rows of ``z``.
 
     Args:
@@ -49,6 +55,7 @@ def maps(z: np.ndarray, title: str, labels: Sequence[str] | None, by: str = "") 
         title: Of the figures.
         labels: One a row; ``None``: all alike.
         by: What the labels are.
+        names: Of the rows; ``None``: their numbers.
     """
     if len(z) < 3 or z.shape[1] < 2 or not np.isfinite(z).all():
         return [Note(f"{title}: a map needs three rows of two finite numbers or more.")]
@@ -57,11 +64,12 @@ def maps(z: np.ndarray, title: str, labels: Sequence[str] | None, by: str = "") 
     if len(z) > MOST_POINTS:
         rows = np.sort(np.random.default_rng(SEED).choice(len(z), MOST_POINTS, replace=False))
     kept = _common([said[i] for i in rows])
+    who = [names[i] if names is not None else f"row {i}" for i in rows.tolist()]
     x = np.asarray(z[rows], dtype=np.float64)
     about = f"{len(rows)} of {len(z)} points" + (f", coloured by {by}" if by else "")
     return [
-        points("pca", f"{title}: PCA", _pca(x), kept, f"Map of {about}"),
-        points("tsne", f"{title}: t-SNE", _tsne(x), kept, f"Map of {about}"),
+        points("pca", f"{title}: PCA", _pca(x), kept, who, f"Map of {about}", equal=True),
+        points("tsne", f"{title}: t-SNE", _tsne(x), kept, who, f"Map of {about}"),
         Note(f"{title}: {about}; t-SNE shows who is near, its distances and sizes mean nothing."),
     ]
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from graphmoe.checkpoint import ExpertBank
 from graphmoe.errors import MissingDataError
+from graphmoe.report.bars import bars
 from graphmoe.report.blocks import RunReport, Table
 from graphmoe.report.embeddings import saved_maps
-from graphmoe.report.figures import Line, bars, lines
-from graphmoe.report.reading import flat, read_metrics
+from graphmoe.report.figures import Line, lines
+from graphmoe.report.reading import flat, moment, read_metrics
 from graphmoe.training.logs import LOGS
 
 
@@ -25,9 +26,9 @@ def read_bank(path: Path, name: str) -> RunReport:
         found = about.metrics
         rows.append(
             (
-                expert, about.model_class, about.task, str(about.graph.get("num_nodes", "–")),
+                expert, about.model_class, about.task, about.graph.get("num_nodes"),
                 len(about.views), found.get("epochs"), found.get("best_epoch"), found.get("loss"),
-                found.get("seconds"), about.seed, about.created,
+                found.get("seconds"), about.seed, moment(about.created),
             )
         )  # fmt: skip
         losses[expert] = found.get("loss")

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from graphmoe.benchmark.results import Comparison, Result, Row, load_result
 from graphmoe.benchmark.run_folder import training_name
-from graphmoe.report.blocks import Note, RunReport, Scores, Table
+from graphmoe.report.bars import Interval, bars, intervals
+from graphmoe.report.blocks import FACTS, Note, RunReport, Scores, Table
 from graphmoe.report.embeddings import saved_maps
-from graphmoe.report.figures import Interval, Line, bars, intervals, lines
-from graphmoe.report.reading import MOST_DRAWN, flat
+from graphmoe.report.figures import Line, lines
+from graphmoe.report.reading import MOST_DRAWN, flat, moment
 from graphmoe.report.routing import load_over_time
 from graphmoe.training.folder_task import EPOCHS
 from graphmoe.training.recommend_log import read_log
@@ -26,9 +27,9 @@ def read_benchmark(path: Path, name: str) -> RunReport:
         ("metric", f"{result.metric}, {better} is better"),
         ("split", result.split[:12] or "–"),
         ("baselines", ", ".join(result.baselines) or "none"),
-        ("created", result.created),
+        ("created", moment(result.created)),
     ]
-    run.add("summary", Table("What was measured", ("", "value"), facts), _rows(result))
+    run.add("summary", Table("What was measured", FACTS, facts), _rows(result))
     run.add("summary", *(Note(note) for note in result.notes))
     for row in result.rows:
         run.add("summary", *(Note(f"{row.name}, seed {s}: {w}") for s, w in row.failures.items()))

@@ -8,9 +8,10 @@ from typing import Any
 from graphmoe.api.pictures import shots_text
 from graphmoe.api.run_folder import RESULT
 from graphmoe.evaluation import mean_std
-from graphmoe.report.blocks import RunReport, Scores, Table
+from graphmoe.report.bars import bars
+from graphmoe.report.blocks import FACTS, RunReport, Scores, Table
 from graphmoe.report.embeddings import saved_maps
-from graphmoe.report.figures import bars, heat
+from graphmoe.report.figures import heat
 from graphmoe.report.reading import flat, read_json
 
 
@@ -29,7 +30,7 @@ def read_fusion(path: Path, name: str) -> RunReport:
         ("held out", ", ".join(map(str, told.get("hold_out") or ())) or "nobody"),
         ("splits", str(told["splits"])[:12]),
     ]
-    run.add("summary", Table("What was fused", ("", "value"), facts))
+    run.add("summary", Table("What was fused", FACTS, facts))
     results: dict[str, Any] = told["results"]
     if results:
         run.add("summary", _scores(results))

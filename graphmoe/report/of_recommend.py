@@ -20,9 +20,11 @@ from graphmoe.api.recommend_run import (
 from graphmoe.api.recommend_tables import cell
 from graphmoe.evaluation import mean_std
 from graphmoe.evaluation.routing_tables import read_routing
-from graphmoe.report.blocks import Note, Plot, RunReport, Scores, Table
+from graphmoe.ops.degree_buckets import ITEM_BUCKETS, USER_BUCKETS
+from graphmoe.report.bars import bars
+from graphmoe.report.blocks import FACTS, Cell, Note, Plot, RunReport, Scores, Table
 from graphmoe.report.embeddings import maps, saved_maps
-from graphmoe.report.figures import Line, bars, heat, lines
+from graphmoe.report.figures import Line, heat, lines
 from graphmoe.report.reading import MOST_DRAWN, flat
 from graphmoe.report.routing import entropy_over_time, load_now, load_over_time
 from graphmoe.training.folder_task import EPOCHS, WEIGHTS
@@ -30,6 +32,8 @@ from graphmoe.training.recommend_log import read_log
 from graphmoe.training.recommend_task import ROUTING
 
 Records = list[dict[str, Any]]
+#: Figures that count what was tested.
+COUNTS = ("users", "interactions")
 
 
 def read_recommend(path: Path, name: str) -> RunReport:
@@ -48,7 +52,7 @@ def read_recommend(path: Path, name: str) -> RunReport:
         ("items", f"{models[seeds[0]]['num_items']:,}"),
         ("data", str(data)[:12]),
     ]
-    run.add("summary", Table("What was trained", ("", "value"), facts))
+    run.add("summary", Table("What was trained", FACTS, facts))
     if missing := [str(seed) for seed in config.seeds if seed not in seeds]:
         run.add(
             "summary", Note(f"Not finished, and not in this report: seeds {', '.join(missing)}.")
@@ -64,7 +68,7 @@ def read_recommend(path: Path, name: str) -> RunReport:
     _vectors(run, path / folder_of(seeds[0]), models[seeds[0]], seeds[0])
     run.add("embeddings", *saved_maps(path))
     for figure in metrics["mean"].get("test", {}):
-        if figure not in ("users", "interactions"):
+        if figure not in COUNTS:
             values = {seed: float(metrics["seeds"][str(seed)]["test"][figure]) for seed in seeds}
             run.scores.append(
                 Scores(config.model.name, f"{source}, test: {figure}", values, str(data))
@@ -75,8 +79,15 @@ def read_recommend(path: Path, name: str) -> RunReport:
 
 def _figures(mean: Mapping[str, Mapping[str, Any]]) -> Table:
     names = dict.fromkeys(name for part in mean.values() for name in part)
-    rows = [[name, *(cell(part.get(name)) or "–" for part in mean.values())] for name in names]
+    rows = [[name, *(_figure(name, part.get(name)) for part in mean.values())] for name in names]
     return Table("Figures over seeds: mean ± standard deviation", ("figure", *mean), rows)
+
+
+def _figure(name: str, told: Any) -> Cell:
+    """What was counted is the same for every seed."""
+    if name in COUNTS and told is not None and told["std"] in (0, None):
+        return f"{told['mean']:,.0f}"
+    return cell(told) or None
 
 
 def _curves(records: Mapping[int, Records], metric: str) -> list[Plot]:
@@ -129,8 +140,9 @@ def _routing(run: RunReport, folder: Path, rows: Records, seed: int) -> None:
         run.add("routing", heat("templates", title, tables["templates"].tolist(), experts, cues,
                                 "cue", "expert", "share"))  # fmt: skip
         for side in ("user", "item"):
-            z = _rows(tables[f"{side}_load"].T)
-            buckets = [str(b) for b in tables[f"{side}_bucket"].tolist()]
+            there = tables[f"{side}_count"] > 0  # nobody works for nobody
+            z = _rows(tables[f"{side}_load"][there].T)
+            buckets = [str(b) for b in tables[f"{side}_bucket"][there].tolist()]
             title = f"Who works for {side}s of each degree, seed {seed}"
             drawn = heat(f"{side}-load", title, z, experts, buckets, "training interactions",
                          "expert", "mean gate")  # fmt: skip
@@ -150,13 +162,20 @@ def _degrees(run: RunReport, each: Mapping[str, Mapping[str, Any]]) -> None:
         tables = [found[part].get(f"{side} by degree") for found in each.values()]
         if not tables or any(table is None for table in tables):
             continue
-        buckets = list(tables[0])
+        counts = {b: int(row["count"]) for b, row in tables[0].items()}
+        buckets = [b for b in tables[0] if counts[b]]
+        if not buckets:
+            continue
         names = [name for name in tables[0][buckets[0]] if name != "count"]
         series = {name: [_mean([t[b][name] for t in tables]) for b in buckets] for name in names}
-        labels = [f"{b} ({tables[0][b]['count']:,})" for b in buckets]
+        known = ITEM_BUCKETS if side == "items" else USER_BUCKETS
+        spans = {bucket.name: f" {bucket.span}" for bucket in known}
+        labels = [f"{b}{spans.get(b, '')} ({counts[b]:,} tested)" for b in buckets]
         title = f"By degree of {side}, {part}: mean over seeds"
-        what = f"{side}, by training interactions (how many were tested)"
+        what = "training interactions"
         run.add("degrees", bars(f"{side}-by-degree", title, labels, series, what, "score"))
+        if empty := [f"{b}{spans.get(b, '')}" for b in counts if not counts[b]]:
+            run.add("degrees", Note(f"No {side} were tested in: {', '.join(empty)}."))
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -170,12 +189,13 @@ def _vectors(run: RunReport, folder: Path, model: Mapping[str, Any], seed: int) 
     items = int(model["num_items"])
     for key, z in tensors.items():
         if key.split(".")[-1] == "item" and z.dim() == 2 and z.size(0) == items and z.size(1) > 1:
-            labels, by = None, ""
+            labels, by, names = None, "", [f"item {i}" for i in range(items)]
             if (folder / ROUTING).is_file():
                 tables = read_routing(folder / ROUTING)
                 cues = [str(c) for c in tables["cues"].tolist()]
                 labels = [cues[c] for c in tables["item_weight"].argmax(axis=1).tolist()]
                 by = "the cue with the largest weight"
+                names = [f"item {i}" for i in tables["item_id"].tolist()]
             title = f"Learned vectors of items, seed {seed}"
-            run.add("embeddings", *maps(z.float().numpy(), title, labels, by))
+            run.add("embeddings", *maps(z.float().numpy(), title, labels, by, names))
             return

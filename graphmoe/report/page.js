@@ -5,12 +5,37 @@
   const root = document.documentElement;
   const figures = JSON.parse(document.getElementById("figures").textContent);
   const tabs = [...document.querySelectorAll('[role="tab"]')];
-  const touch = window.matchMedia("(pointer: coarse)");
+  // On a touch screen a finger on a figure scrolls the page; without a pointer that hovers nothing
+  // would ever hide a figure's buttons.
+  const mouse = window.matchMedia("(hover: hover) and (pointer: fine)");
+  const dark = window.matchMedia("(prefers-color-scheme: dark)");
+  const theme = () => root.dataset.theme || (dark.matches ? "dark" : "light");
   const colour = (name) => getComputedStyle(root).getPropertyValue(name).trim();
+
+  // Colours of lines, bars and points that would be faint on the paper of one theme, and what
+  // stands for them there: 3:1 against the paper in either.
+  const shades = {
+    light: {
+      "#009E73": "#008560", "#CC79A7": "#B8558D", "#E69F00": "#A87300", "#56B4E9": "#2380B5",
+      "#8A8A8A": "#757575",
+    },
+    dark: { "#0072B2": "#3394D4", "#D55E00": "#EE7B22" },
+  };
+  const shaded = (content) => {
+    if (typeof content === "string") return shades[theme()][content] || content;
+    if (Array.isArray(content)) return content.map(shaded);
+    if (content === null || typeof content !== "object") return content;
+    return Object.fromEntries(Object.entries(content).map(([key, value]) => [key, shaded(value)]));
+  };
+  const coloured = (trace) => {
+    const parts = ["line", "marker", "error_x"].filter((part) => part in trace);
+    return { ...trace, ...Object.fromEntries(parts.map((part) => [part, shaded(trace[part])])) };
+  };
 
   // What of a figure depends on the theme, as plotly's own keys.
   const themed = (layout) => {
-    const [ink, grid, paper] = ["--ink", "--grid", "--paper"].map(colour);
+    const [ink, soft, grid, paper, accent] =
+      ["--ink", "--soft", "--grid", "--paper", "--accent"].map(colour);
     const axis = { gridcolor: grid, linecolor: grid, zerolinecolor: ink };
     return {
       ...layout,
@@ -18,23 +43,41 @@
       plot_bgcolor: "rgba(0,0,0,0)",
       font: { color: ink, size: 12 },
       hoverlabel: { bgcolor: paper, bordercolor: ink, font: { color: ink } },
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: soft, activecolor: accent },
       legend: { ...layout.legend, font: { color: ink } },
       xaxis: { ...layout.xaxis, ...axis },
       yaxis: { ...layout.yaxis, ...axis },
       shapes: (layout.shapes || []).map((shape) =>
         shape.type === "line" ? { ...shape, line: { ...shape.line, color: ink } } : shape),
-      // On a touch screen a finger on a figure scrolls the page.
-      dragmode: touch.matches ? false : "zoom",
+      dragmode: mouse.matches ? "zoom" : false,
     };
   };
   const config = () => ({
-    responsive: true, displaylogo: false, displayModeBar: touch.matches ? false : "hover",
-    modeBarButtonsToRemove: ["select2d", "lasso2d"],
+    responsive: true, displaylogo: false, displayModeBar: mouse.matches ? "hover" : false,
+    // Named one by one: of those that plotly adds by itself, one sends the figure to a server.
+    modeBarButtons: [["toImage"], ["zoomIn2d", "zoomOut2d", "resetScale2d"]],
+    showSendToCloud: false, plotlyServerURL: "",
   });
+
+  // Who does not see a figure is told its name, and no loose words of its axes; its buttons stay.
+  const name = (place) => {
+    const [picture, ...over] = place.querySelectorAll("svg.main-svg");
+    if (place.hasAttribute("aria-label")) {
+      place.dataset.name = place.getAttribute("aria-label");
+      for (const said of ["role", "aria-label"]) place.removeAttribute(said);
+    }
+    picture.setAttribute("role", "img");
+    picture.setAttribute("aria-label", place.dataset.name);
+    const measuring = document.getElementById("js-plotly-tester");  // plotly's own, out of sight
+    for (const part of [...picture.children, ...over, measuring]) {
+      part?.setAttribute("aria-hidden", "true");
+    }
+  };
 
   const draw = async (place) => {
     const { data, layout } = figures[place.dataset.plot];
-    await Plotly.react(place, data, themed(layout), config());
+    await Plotly.react(place, data.map(coloured), themed(layout), config());
+    name(place);
     place.dataset.drawn = "true";
   };
   const drawn = () => [...document.querySelectorAll(".plot[data-drawn]")];
@@ -48,7 +91,12 @@
       tab.tabIndex = mine ? 0 : -1;
       document.getElementById(tab.getAttribute("aria-controls")).hidden = !mine;
     }
-    if (focus) chosen.focus();
+    if (focus) chosen.focus({ preventScroll: true });
+    const list = chosen.parentElement;
+    list.scrollLeft = chosen.offsetLeft - (list.clientWidth - chosen.clientWidth) / 2;
+    // Another part begins at its beginning, under the tabs that stay in sight.
+    const top = list.parentElement.offsetTop;
+    if (window.scrollY > top) window.scrollTo(0, top);
     const panel = document.getElementById(chosen.getAttribute("aria-controls"));
     const waiting = [...panel.querySelectorAll(".plot:not([data-drawn])")];
     return Promise.all(waiting.map(draw));
@@ -71,11 +119,9 @@
     });
   });
 
-  const dark = window.matchMedia("(prefers-color-scheme: dark)");
   dark.addEventListener("change", redraw);
   document.getElementById("theme").addEventListener("click", () => {
-    const now = root.dataset.theme || (dark.matches ? "dark" : "light");
-    root.dataset.theme = now === "dark" ? "light" : "dark";
+    root.dataset.theme = theme() === "dark" ? "light" : "dark";
     redraw();
   });
   window.addEventListener("beforeprint", () => {

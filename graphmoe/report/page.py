@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
 from graphmoe.errors import MissingExtraError
-from graphmoe.report.blocks import TABS, Block, Note, Plot, RunReport, Table
+from graphmoe.report.blocks import FACTS, TABS, Block, Note, Plot, RunReport, Table
 from graphmoe.report.text import number, page_text, script_json
 
 _KINDS = {
@@ -38,17 +38,19 @@ def plotly_script() -> str:
     return str(get_plotlyjs()).replace("\r\n", "\n").replace("\r", "\n")
 
 
-def render(title: str, runs: Sequence[RunReport], between: Sequence[Block], plotly: str) -> str:
+def render(
+    title: str, runs: Sequence[RunReport], between: Mapping[str, Sequence[Block]], plotly: str
+) -> str:
     """The whole page.
 
     Args:
         title: Of the page.
         runs: What it is about.
-        between: What is said about runs beside each other.
+        between: What is said about runs beside each other, by part of the page.
         plotly: Source of the library.
     """
     writer = _Writer()
-    panels = {tab: writer.panel(tab, runs, between) for tab in TABS}
+    panels = {tab: writer.panel(tab, runs, between.get(tab, ())) for tab in TABS}
     there = [tab for tab, panel in panels.items() if panel]
     resources = files("graphmoe.report")
     style = resources.joinpath("page.css").read_text("utf-8")
@@ -105,7 +107,7 @@ class _Writer:
 
     def panel(self, tab: str, runs: Sequence[RunReport], between: Sequence[Block]) -> str:
         parts = []
-        if tab == "comparison" and between:
+        if between:
             parts.append("\n".join(self.block(block) for block in between))
         for run in runs:
             if blocks := run.blocks.get(tab):
@@ -139,21 +141,30 @@ class _Writer:
 
 
 def _table(table: Table) -> str:
-    head = "".join(f'<th scope="col">{page_text(name)}</th>' for name in table.head)
+    columns = zip(*table.rows, strict=True) if table.rows else ([] for _ in table.head)
+    head = "".join(
+        f'<th scope="col"{_kind(values)}>{page_text(name)}</th>'
+        for name, values in zip(table.head, columns, strict=True)
+    )
+    facts = ' class="facts"' if tuple(table.head) == FACTS else ""
     rows = []
     for first, *rest in table.rows:
         cells = "".join(_cell(value) for value in rest)
         rows.append(f'<tr><th scope="row">{page_text(number(first))}</th>{cells}</tr>')
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{page_text(table.title)}">'
-        f"<table><caption>{page_text(table.title)}</caption><thead><tr>{head}</tr></thead>"
+        f"<table{facts}><caption><span>{page_text(table.title)}</span></caption><thead><tr>{head}</tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 
 def _cell(value: Any) -> str:
-    kind = "" if isinstance(value, str) else ' class="number"'
-    return f"<td{kind}>{page_text(number(value))}</td>"
+    return f"<td{_kind([value])}>{page_text(number(value))}</td>"
+
+
+def _kind(values: Iterable[Any]) -> str:
+    """Numbers stand right, under a head that does so too."""
+    return "" if any(isinstance(value, str) for value in values) else ' class="number"'
 
 
 def _hash(script: str) -> str:

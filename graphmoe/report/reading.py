@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,14 @@ def read_metrics(path: Path) -> dict[str, list[float]]:
         except ValueError:
             raise VerificationError(f"{path}: line {n} is not {len(head)} numbers") from None
     return dict(zip(head, columns, strict=True))
+
+
+def moment(created: str) -> str:
+    """A time as people write it; anything else stays what it is."""
+    try:
+        return datetime.fromisoformat(created).strftime("%Y-%m-%d\u00a0%H:%M")  # in one line
+    except ValueError:
+        return created
 
 
 def flat(values: Mapping[str, Any], before: str = "") -> dict[str, str]:

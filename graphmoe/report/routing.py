@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graphmoe.api.recommend_pictures import stage_spans
+from graphmoe.report.bars import bars
 from graphmoe.report.blocks import Plot
-from graphmoe.report.figures import Line, bars, heat, lines
+from graphmoe.report.figures import Line, heat, lines
 from graphmoe.report.text import figure_text
 
 Record = Mapping[str, Any]
@@ -29,6 +30,7 @@ def entropy_over_time(records: Sequence[Record], title: str) -> Plot:
         Line("of the mean routing", epochs, [r.get("entropy_mean") for r in told]),
     ]
     shapes, notes, said = [], [], []
+    middle = (epochs[0] + epochs[-1]) / 2
     for stage, colour, label in (
         ("specialise", "#56B4E9", "ramp to specialise"),
         ("hold", "#E69F00", "hold"),
@@ -41,7 +43,9 @@ def entropy_over_time(records: Sequence[Record], title: str) -> Plot:
                  "layer": "below"}
             )  # fmt: skip
             if not n:
-                notes.append(_note((begin + end + 1) / 2, 1.0, label))
+                # At the end that is nearer the middle, so that a name at an edge is not cut.
+                at = begin if begin < middle else end + 1
+                notes.append(_note(at, 1.0, label, left=begin < middle))
             said.append(f"{label}: epochs {begin} to {end + 1}.")
     trigger = told[-1].get("trigger_epoch")
     if trigger is not None:
@@ -51,11 +55,11 @@ def entropy_over_time(records: Sequence[Record], title: str) -> Plot:
             {"type": "line", "xref": "x", "yref": "paper", "x0": trigger, "x1": trigger,
              "y0": 0, "y1": 1, "line": {"dash": "dot", "width": 2}}
         )  # fmt: skip
-        notes.append(_note(trigger, 0.06, text))
+        notes.append(_note(trigger, 0.02, text, left=trigger < middle))
         said.insert(0, f"The {text}.")
     else:
         said.insert(0, "There was no trigger.")
-    layout = {"shapes": shapes, "annotations": notes, "yaxis": {"range": [0, 1.08]}}
+    layout = {"shapes": shapes, "annotations": notes, "yaxis": {"range": [0, 1.2]}}
     what = "entropy, share of the largest"
     return lines("entropy", title, curves, "epoch", what, layout, " ".join(said[:8]))
 
@@ -77,7 +81,7 @@ def load_over_time(
     kept = [*told[::step], *([told[-1]] if (len(told) - 1) % step else [])]
     names = experts or [str(e) for e in range(len(told[0][key]))]
     z = [[float(record[key][e]) for record in kept] for e in range(len(names))]
-    epochs = [str(record["epoch"]) for record in kept]
+    epochs = [int(record["epoch"]) for record in kept]
     return heat(name, title, z, names, epochs, "epoch", "expert", "load", numbers=False)
 
 
@@ -101,7 +105,8 @@ def load_now(records: Sequence[Record], experts: Sequence[str], title: str) -> P
     return bars("load-now", full, names, series, "expert", "share of the load, percent")
 
 
-def _note(x: float, y: float, text: str) -> dict[str, Any]:
+def _note(x: float, y: float, text: str, left: bool) -> dict[str, Any]:
+    """Words at ``x``, to the right of it where they have their left end there."""
     return {"x": x, "y": y, "xref": "x", "yref": "paper", "text": figure_text(text),
-            "showarrow": False, "xanchor": "left" if y < 0.5 else "center",
-            "yanchor": "bottom" if y < 0.5 else "top"}  # fmt: skip
+            "showarrow": False, "xanchor": "left" if left else "right",
+            "xshift": 4 if left else -4, "yanchor": "bottom" if y < 0.5 else "top"}  # fmt: skip

@@ -75,3 +75,20 @@ def bank_folder(root: Path) -> Path:
     log.parent.mkdir(parents=True)
     log.write_text("epoch,loss,best_loss\n1,3.0,3.0\n2,2.5,2.5\n3,2.")
     return root
+
+
+def hostile_runs(root: Path) -> list[Path]:
+    """Two runs in which everything that can have a name has a hostile one."""
+    fused = fusion_folder(root / HOSTILE.replace("/", ":"), HOSTILE, HOSTILE)
+    seeds = [SeedResult(seed=0, test=None, failure=HOSTILE), SeedResult(seed=1, test=0.5)]
+    told = benchmark_result(HOSTILE)
+    told = told.model_copy(
+        update={
+            "rows": (*told.rows, Row.of(HOSTILE, seeds)),
+            "notes": (HOSTILE,),
+            "environment": {HOSTILE: HOSTILE},
+        }
+    )
+    (root / "bench").mkdir()
+    told.save(root / "bench")
+    return [fused, root / "bench"]

@@ -84,7 +84,8 @@ def test_a_benchmark_shows_what_its_result_says(bench: Path, tmp_path: Path) -> 
     told = page.drawn("differences")[-1]["data"][0]
     assert told["x"] == pytest.approx([comparison.difference])
     loads = page.drawn("load-now")
-    assert [load["data"][0]["y"] for load in loads] == [[75.0, 25.0]] * 2
+    assert [load["data"][0]["x"] for load in loads] == [[75.0, 25.0]] * 2
+    assert all(load["layout"]["yaxis"]["ticktext"] == ["0", "1"] for load in loads)
     [loss] = page.drawn("loss")
     assert [(line["x"], line["y"]) for line in loss["data"]] == [([1, 2], [2.0, 1.0])] * 2
     dashes = {line["line"]["dash"] for line in loss["data"]}
@@ -111,7 +112,7 @@ def test_the_loss_of_an_expert_is_that_of_its_log(tmp_path: Path) -> None:
     page = made(tmp_path, bank_folder(tmp_path / "bank"))
     [loss] = page.drawn("loss")
     assert [(line["name"], line["y"]) for line in loss["data"]] == [("a", [3.0, 2.5])]
-    assert page.drawn("best-loss")[0]["data"][0]["y"] == [2.5]
+    assert page.drawn("best-loss")[0]["data"][0]["x"] == [2.5]
     assert tabs(page) == ["summary", "curves", "environment"]
 
 

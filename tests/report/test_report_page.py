@@ -8,9 +8,8 @@ import html
 
 import pytest
 from page_reader import PageReader
-from sample_runs import HOSTILE, benchmark_result, fusion_folder
+from sample_runs import HOSTILE, hostile_runs
 
-from graphmoe.benchmark.results import Row, SeedResult
 from graphmoe.report import report
 from graphmoe.report.text import figure_text, script_json, side_text, visible
 
@@ -21,19 +20,7 @@ pytest.importorskip("plotly")
 def page(tmp_path_factory: pytest.TempPathFactory) -> PageReader:
     """Of two runs in which everything that can have a name has a hostile one."""
     root = tmp_path_factory.mktemp("runs")
-    fused = fusion_folder(root / HOSTILE.replace("/", ":"), HOSTILE, HOSTILE)
-    seeds = [SeedResult(seed=0, test=None, failure=HOSTILE), SeedResult(seed=1, test=0.5)]
-    told = benchmark_result(HOSTILE)
-    told = told.model_copy(
-        update={
-            "rows": (*told.rows, Row.of(HOSTILE, seeds)),
-            "notes": (HOSTILE,),
-            "environment": {HOSTILE: HOSTILE},
-        }
-    )
-    (root / "bench").mkdir()
-    told.save(root / "bench")
-    out = report([fused, root / "bench"], root / "page.html", title=HOSTILE)
+    out = report(hostile_runs(root), root / "page.html", title=HOSTILE)
     return PageReader(out.read_text("utf-8"))
 
 
@@ -56,7 +43,7 @@ def test_hostile_names_are_text_in_figures_too(page: PageReader) -> None:
 
     found = texts(page.figures)
     templates = {value for key, value in found if key == "hovertemplate"}
-    assert templates <= {"%{text}<extra></extra>",
+    assert templates <= {"%{text}<extra></extra>", "%{hovertext}<extra></extra>",
                          "%{fullData.name}<br>%{x}: %{y:.4g}<extra></extra>"}  # fmt: skip
     names = [value for key, value in found if key != "hovertemplate"]
     assert not [value for value in names if "<" in value.replace("<br>", "")]  # our own breaks
