@@ -12,7 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from graphmoe.checkpoint import ExpertBank
-from graphmoe.checkpoint.files import make_folder, read_bytes, sha256, storage_errors, write_bytes
+from graphmoe.checkpoint.files import (
+    TEMPORARY,
+    discard,
+    make_folder,
+    read_bytes,
+    sha256,
+    storage_errors,
+    write_bytes,
+)
 from graphmoe.checkpoint.manifest import library_versions
 from graphmoe.checkpoint.sealed import dump_sealed, load_sealed
 from graphmoe.checkpoint.tensors import MAX_TENSOR_BYTES, dump_tensors, load_tensors
@@ -66,6 +74,8 @@ def write_run(
 
     root = Path(out)
     make_folder(root)
+    for stale in root.glob(f"{TEMPORARY}*"):  # of a run that was killed
+        discard(stale)
     settings = config.model_dump(mode="json", exclude={"reference"})
     record = {
         **result.to_dict(),

@@ -21,6 +21,7 @@ from graphmoe.checkpoint.files import (
     sha256,
     write_bytes,
 )
+from graphmoe.checkpoint.import_progress import checked_progress
 from graphmoe.checkpoint.large_graph import (
     FORMAT,
     MANIFEST,
@@ -162,7 +163,7 @@ class _Import:
         elif progress.exists():
             saved = load_sealed(progress)
             self._check_same(saved.get("made_from"), resume, "begun")
-            self.done = saved
+            self.done = checked_progress(saved, progress)
             for run in self.work.glob(f"*{SUFFIX}"):  # merged, but not yet removed
                 if run.name not in self.done["runs"]:
                     discard(run)

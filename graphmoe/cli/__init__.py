@@ -7,7 +7,12 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 from graphmoe.cli.arguments import build_parser
 from graphmoe.cli.commands import COMMANDS
@@ -43,9 +48,11 @@ def main(argv: list[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments  # accepted anywhere, so that it can be appended to a line
     plain = [argument for argument in arguments if argument != "--debug"]
-    command, options = chosen(build_parser().parse_args(plain or ["--help"]))
+    command = ""
     try:
-        COMMANDS[command](options)
+        with _terminable():
+            command, options = chosen(build_parser().parse_args(plain or ["--help"]))
+            COMMANDS[command](options)
     except BrokenPipeError:
         # The reader went away (`graphmoe data ls | head`): Python's own flush must stay quiet too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -62,6 +69,26 @@ def main(argv: list[str] | None = None) -> int:
         print(said, file=sys.stderr)
         return code
     return 0
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM is as good as Ctrl-C, also where no training listens to it.
+
+    So a scheduler's signal leaves no half-written file and the same exit code at any moment.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _in_words(error: Exception) -> str:

@@ -47,7 +47,7 @@ def find_finished(task: FolderTask, identity: dict[str, Any]) -> dict[str, Any] 
     recover(task.folder)
     if not (task.folder / MODEL).exists() or (task.overwrite and not task.resume):
         return None
-    changed = differences(load_sealed(task.folder / MODEL)["identity"], identity)
+    changed = differences(load_sealed(task.folder / MODEL).get("identity"), identity)
     if not changed and task.resume:
         return load_sealed(task.folder / METRICS)
     if task.overwrite:

@@ -21,7 +21,7 @@ from graphmoe.checkpoint.files import (
 )
 from graphmoe.checkpoint.sealed import dump_sealed, load_sealed
 from graphmoe.checkpoint.tensors import MAX_TENSOR_BYTES, dump_tensors, load_tensors
-from graphmoe.errors import ConfigError, VerificationError
+from graphmoe.errors import ConfigError, GraphMoEError, VerificationError
 
 RESUME = "resume"
 STATE = "state.json"
@@ -178,6 +178,23 @@ class Checkpointer:
         content = self._content()
         if content is None:
             return None
+        try:
+            return self._restored(content, objective, optimizer, generators)
+        except GraphMoEError:
+            raise
+        # A state that somebody else has written may hold anything anywhere.
+        except (KeyError, IndexError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+            raise VerificationError(
+                f"{self.resume_folder}: its state does not fit: {error}"
+            ) from None
+
+    def _restored(
+        self,
+        content: dict[str, Any],
+        objective: nn.Module,
+        optimizer: optim.Optimizer,
+        generators: dict[str, torch.Generator],
+    ) -> TrainingState:
         changed = differences(content["identity"], self.identity)
         if changed:
             raise ConfigError(
@@ -186,15 +203,10 @@ class Checkpointer:
             )
         tensors = self._read(OPTIMIZER, content)
         random = self._read(RNG, content)
-        try:
-            objective.load_state_dict(_under("current.", tensors))
-            _unpack(optimizer, tensors, content["param_groups"])
-            for name, generator in generators.items():
-                generator.set_state(random[name])
-        except (KeyError, RuntimeError, ValueError, TypeError) as error:
-            raise VerificationError(
-                f"{self.resume_folder}: its state does not fit: {error}"
-            ) from None
+        objective.load_state_dict(_under("current.", tensors))
+        _unpack(optimizer, tensors, content["param_groups"])
+        for name, generator in generators.items():
+            generator.set_state(random[name])
         losses, best_epoch = content["losses"], content["best_epoch"]
         best_loss = losses[best_epoch] if best_epoch >= 0 else float("inf")
         best = _under("best.", tensors)
@@ -214,7 +226,7 @@ class Checkpointer:
     def fits(self) -> bool:
         """Whether there is a saved state of the same training."""
         content = self._content()
-        return content is not None and not differences(content["identity"], self.identity)
+        return content is not None and not differences(content.get("identity"), self.identity)
 
     def clear(self) -> None:
         """Forget the saved state, if there is one."""

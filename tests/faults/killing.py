@@ -1,11 +1,13 @@
-"""Work that is killed in the middle, as by ``kill -9``."""
+"""Work that is disturbed in the middle: killed, asked to stop, out of disk, with a wrong clock."""
 
 from __future__ import annotations
 
 import json
 import os
 import random
+import resource
 import signal
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +17,8 @@ from graphmoe.cli import main
 
 #: Keys of what differs between two equal runs: the time it took, and what follows from that.
 VOLATILE = ("seconds", "created", "seal", "peak_mb", "environment")
+#: Bytes that a file may have on a disk that is full.
+FULL = (1500, 3000, 9000)
 
 
 def killed_at(step: int, work: Callable[[], object]) -> int:
@@ -56,6 +60,7 @@ def start(line: Sequence[str], said: Path, before: Callable[[], object] | None =
         out = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(out, 1)
         os.dup2(out, 2)
+        sys.stdout = sys.stderr = os.fdopen(out, "w", buffering=1)
         if before is not None:
             before()
         code = main(list(line))
@@ -66,61 +71,81 @@ def start(line: Sequence[str], said: Path, before: Callable[[], object] | None =
 
 
 def ended(child: int, seconds: float) -> int | None:
-    """Its exit status, if it comes to an end within so many seconds."""
+    """Its exit code, if it comes to an end within so many seconds; the negative of a signal."""
     deadline = time.monotonic() + seconds
     while True:
         found, status = os.waitpid(child, os.WNOHANG)
         if found:
-            return status
+            return os.waitstatus_to_exitcode(status)
         if time.monotonic() >= deadline:
             return None
         time.sleep(0.0005)
 
 
-def finish(line: Sequence[str], said: Path, seconds: float = 240) -> str:
-    """Carry a command to its end, which has to be a good one; what it said."""
-    child = start(line, said)
-    status = ended(child, seconds)
-    if status is None:
+def awaited(child: int, seconds: float = 240) -> int:
+    """Its exit code; it is killed where it does not end."""
+    code = ended(child, seconds)
+    if code is None:
         os.killpg(child, signal.SIGKILL)
         os.waitpid(child, 0)
-    assert status == 0, f"{line} ended with {status}: {said.read_text()}"
-    return said.read_text()
+        raise AssertionError(f"it did not end within {seconds} s")
+    return code
 
 
-def kill_until_done(
+def disturb_until_done(
     line: Sequence[str],
     again: Sequence[str],
     out: Path,
     moments: random.Random,
-    most: int,
+    faults: list[str],
     length: float,
-) -> int:
-    """Carry a command to its end, but kill it at moments that it knows nothing of.
+) -> None:
+    """Carry a command to its end, but disturb it at moments that it knows nothing of.
 
     Args:
         line: The command, which writes to ``out``.
         again: What is added where ``out`` is there already.
         out: A folder that is not there yet.
-        moments: When to kill.
-        most: As often as that at most; then it may end.
+        moments: When and how.
+        faults: What happens, one after another: ``"kill"`` (``kill -9``), ``"stop"`` (SIGTERM),
+            ``"full"`` (no room for larger files); those that happened are taken out.
         length: How long it takes, about.
-
-    Returns:
-        How often it was killed.
     """
-    killed, said = 0, out.with_name(f"{out.name}.txt")
-    while killed < most:
-        child = start([*line, *(again if out.exists() else [])], said)
-        status = ended(child, moments.uniform(0, length))
-        if status is not None:
-            assert status == 0, f"after {killed} kills: {said.read_text()}"
-            return killed
-        os.killpg(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        killed += 1
-    finish([*line, *(again if out.exists() else [])], said)
-    return killed
+    said = out.with_name(f"{out.name}.txt")
+    while faults:
+        full, offset = moments.choice(FULL), moments.uniform(-1e9, 1e9)
+        fault = faults[0]
+
+        def before(fault: str = fault, full: int = full, offset: float = offset) -> None:
+            clock = time.time
+            time.time = lambda: clock() + offset  # it jumps from one attempt to the next
+            if fault == "full":
+                resource.setrlimit(resource.RLIMIT_FSIZE, (full, full))
+
+        child = start([*line, *(again if out.exists() else [])], said, before)
+        code = awaited(child) if fault == "full" else ended(child, moments.uniform(0, length))
+        if code is None and fault == "stop":
+            os.kill(child, signal.SIGTERM)
+            code = awaited(child)
+        elif code is None:
+            os.killpg(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        text = said.read_text(errors="replace")
+        assert "Traceback" not in text
+        if code == 0:
+            return
+        if fault == "stop":
+            # Before Python has come to the first line of ours it ends as any program does.
+            assert code == 130 or (code == -signal.SIGTERM and not text), (code, text)
+            assert code != 130 or not again or "--resume" in text or "interrupted" in text
+        if fault == "full":
+            assert code == 1, text
+            assert "File too large" in text
+        for path in out.rglob("*"):  # times of files tell nothing either
+            os.utime(path, times=(moments.uniform(0, 4e9),) * 2)
+        del faults[0]
+    code = awaited(start([*line, *(again if out.exists() else [])], said))
+    assert code == 0, said.read_text()
 
 
 def outcome(out: Path) -> dict[str, Any]:

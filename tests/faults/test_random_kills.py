@@ -1,4 +1,4 @@
-"""``kill -9`` at random moments: what is resumed ends as what was never killed."""
+"""Runs that are killed, stopped or out of disk at random moments end as those that never were."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-from killing import kill_until_done, outcome
-from nightly import SEED, nightly
+from killing import disturb_until_done, outcome
+from nightly import NIGHTLY, SEED, nightly
 
 from graphmoe.checkpoint import ExpertBank
 from graphmoe.cli import main
@@ -42,20 +42,21 @@ optim: {max_epochs: 10}
 run: {save_epochs: 2}
 seeds: [0, 1]
 """  # noqa: E501
-#: The command, what resumes it, and how often it is killed: at night, and on every change.
+#: The command, what resumes it, and what happens to it on every change.
 COMMANDS = {
     "pretrain": (
         "pretrain karate wine --data.channels 8 --model.hidden_channels 8 --optim.max_epochs 30 "
         "--run.save_epochs 3",
         ["--resume"],
-        (25, 2),
+        ["kill", "stop", "kill", "full"],
     ),
     # It has no state to go on from: it is done in one, and done again.
     "fuse": ("fuse karate --bank {files}/bank --config {files}/fuse.yaml --tasks 2 --shots 1,2",
-             [], (25, 1)),
+             [], ["stop", "kill", "full"]),
     "recommend": ("recommend train {files}/log.csv --config {files}/recommend.yaml",
-                  ["--resume"], (25, 1)),
-    "benchmark": ("benchmark ogb --config {files}/benchmark.yaml", ["--resume"], (25, 1)),
+                  ["--resume"], ["kill", "full", "stop"]),
+    "benchmark": ("benchmark ogb --config {files}/benchmark.yaml",
+                  ["--resume"], ["full", "kill", "stop"]),
 }  # fmt: skip
 
 
@@ -72,17 +73,21 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.timeout(nightly(3600, 300))
+@pytest.mark.timeout(nightly(7200, 300))
 @pytest.mark.parametrize("name", COMMANDS)
-def test_kill_9_at_random_moments(name: str, files: Path, tmp_path: Path) -> None:
-    text, again, often = COMMANDS[name]
+def test_disturbed_at_random_moments(name: str, files: Path, tmp_path: Path) -> None:
+    """Five kills in all on every change, and a hundred at night."""
+    text, again, faults = COMMANDS[name]
     line = [*text.format(files=files).split(), "--quiet", "--out"]
     begin = time.monotonic()
     # Here, not in a fork: the forks then find everything imported that the command uses.
     assert main([*line, str(tmp_path / "whole")]) == 0
     length, wanted = 0.6 * (time.monotonic() - begin), outcome(tmp_path / "whole")
-    moments, left = random.Random(f"{name} {SEED}"), nightly(*often)
+    moments, left = random.Random(f"{name} {SEED}"), list(faults)
+    if NIGHTLY:
+        left = ["kill"] * 25 + ["stop"] * 8 + ["full"] * 8
+        moments.shuffle(left)
     while left:
-        out = tmp_path / f"killed{left}"
-        left -= kill_until_done([*line, str(out)], again, out, moments, left, length)
+        out = tmp_path / f"disturbed{len(left)}"
+        disturb_until_done([*line, str(out)], again, out, moments, left, length)
         assert outcome(out) == wanted
