@@ -16,7 +16,7 @@ from torch import Tensor
 
 from graphmoe.api.target import open_bank
 from graphmoe.checkpoint import ExpertBank
-from graphmoe.checkpoint.files import make_folder, storage_errors
+from graphmoe.checkpoint.files import make_folder, reserve, storage_errors
 from graphmoe.checkpoint.large_graph import LargeGraph
 from graphmoe.checkpoint.propagated import propagated_file
 from graphmoe.errors import ConfigError
@@ -63,6 +63,7 @@ def embed_large(
         shape = (graph.num_nodes, ends[-1])
         with storage_errors(whole, "write"):
             z = np.lib.format.open_memmap(whole, "w+", np.float32, shape)
+            reserve(whole, whole.stat().st_size)
         for start, expert in zip(ends, experts.values(), strict=False):
             columns = slice(start, start + int(expert.hidden_channels))
             _embed(graph, copy.deepcopy(expert).to(device), z[:, columns], folder, memory)

@@ -6,6 +6,7 @@ it is written beside its place under a temporary name, flushed to the disk, and 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
@@ -83,6 +84,29 @@ def create_bytes(path: Path, data: bytes | Iterable[bytes]) -> None:
             file.write(piece)
         file.flush()
         os.fsync(file.fileno())
+
+
+def reserve(path: Path, size: int) -> None:
+    """Make ``path`` ``size`` bytes long, with room on the disk for all of them.
+
+    Whoever writes to a mapping of a file for which the disk has no room is killed by the system
+    (SIGBUS) and can tell nobody. What is in the file stays; what is new is zero.
+
+    Raises:
+        GraphMoEError: There is no room; a file that was not there is not left behind.
+    """
+    new = not path.exists()
+    with storage_errors(path, "write"), open(path, "ab") as file:
+        try:
+            file.truncate(max(size, file.tell()))
+            if size and hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.EOPNOTSUPP):  # a disk that cannot promise room
+                return
+            if new:
+                path.unlink(missing_ok=True)
+            raise
 
 
 def read_bytes(path: Path, limit: int, size: int | None = None) -> bytes:

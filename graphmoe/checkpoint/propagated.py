@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graphmoe.checkpoint.files import make_folder, storage_errors, write_bytes
+from graphmoe.checkpoint.files import make_folder, reserve, storage_errors, write_bytes
 from graphmoe.checkpoint.large_graph import STORAGE, LargeGraph
 from graphmoe.checkpoint.sealed import dump_sealed, load_sealed
 from graphmoe.errors import ConfigError
@@ -36,9 +36,8 @@ def mapped(path: Path, shape: tuple[int, int], storage: str, create: bool = Fals
     kind = np.float32 if storage == "float32" else np.int16
     size = shape[0] * shape[1] * np.dtype(kind).itemsize
     with storage_errors(path, "map"):
-        if create and not path.exists():
-            with open(path, "wb") as file:
-                file.truncate(size)
+        if create:
+            reserve(path, size)
         array = np.memmap(path, dtype=kind, mode="r+" if create else "c", shape=shape)
     return torch.from_numpy(array).view(STORAGE[storage])
 

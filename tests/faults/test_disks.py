@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from graphmoe import pretrain
+from graphmoe import embed, fuse, pretrain
 from graphmoe.checkpoint import ExpertBank
 from graphmoe.checkpoint.files import write_bytes
+from graphmoe.checkpoint.propagated import mapped
 from graphmoe.cli import main
 from graphmoe.errors import GraphMoEError
 from graphmoe.nn import MultiViewEncoder
@@ -92,6 +93,17 @@ def test_pretraining_fills_the_disk(small_disk: Path, capfd: pytest.CaptureFixtu
     assert ExpertBank.load(bank).names == ("karate", "wine")
 
 
+def test_a_mapped_file_has_its_room_from_the_beginning(small_disk: Path) -> None:
+    """Without it, the first write beyond the end of the disk kills the process."""
+    path = small_disk / "x.bin"
+    with pytest.raises(GraphMoEError, match=f"cannot write {path}: No space left"):
+        mapped(path, (100_000, 1), "float32", create=True)
+    assert not path.exists()
+    mapped(path, (10_000, 1), "float32", create=True)[7] = 2
+    assert os.stat(path).st_blocks * 512 >= 40_000
+    assert float(mapped(path, (10_000, 1), "float32", create=True)[7]) == 2  # it was there
+
+
 def test_files_that_may_not_grow(tmp_path: Path) -> None:
     """With a limit on the size of files, as a quota sets it."""
     resource = pytest.importorskip("resource")
@@ -122,6 +134,20 @@ def test_a_bank_that_can_only_be_read(read_only_bank: Path) -> None:
             change()
     assert bank.names == ("first",)
     bank.verify()
+
+
+def test_a_bank_that_can_only_be_read_is_as_good_as_any(
+    read_only_bank: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = {"channels": 4, "floors": False}
+    fused = fuse("karate", bank=read_only_bank, config=config, shots=(1,), tasks=1,
+                 out=tmp_path / "run", progress=False)  # fmt: skip
+    assert "first@K2" in [member.name for member in fused.members]
+    assert embed("karate", bank=read_only_bank)["first"].shape == (34, 4)
+    for command in (["verify"], ["ls"], ["inspect"], ["export"]):
+        line = ["experts", *command, str(read_only_bank)]
+        line += {"inspect": ["first"], "export": [str(tmp_path / "b.zip")]}.get(command[0], [])
+        assert main(line) == 0, capfd.readouterr().err
 
 
 @pytest.mark.parametrize("call", ["open", "fsync", "replace"])
