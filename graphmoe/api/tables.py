@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from graphmoe.api.pictures import shots_text
 from graphmoe.data.fewshot import FewShotSplit
 from graphmoe.evaluation import OnTask, Score, mean_std
+from graphmoe.training.terminal import redraws
 
 if TYPE_CHECKING:
     from graphmoe.api.fuse import FuseResult
@@ -20,10 +21,10 @@ def task_progress(show: bool, total: int) -> Iterator[OnTask | None]:
     """A callback for each scored task, drawing a bar on standard error.
 
     Args:
-        show: Whether to draw; without a terminal nothing is drawn either.
+        show: Whether to draw; where nothing can be drawn over itself, nothing is.
         total: Number of calls to expect.
     """
-    if not (show and sys.stderr.isatty()):
+    if not (show and redraws(sys.stderr)):
         yield None
         return
     from rich.console import Console

@@ -18,7 +18,7 @@ _UNITS = {
     "features": "rows of features stored",
     "merge": "rows of the matrix stored",
 }
-#: Seconds between two words on the progress, on a terminal and elsewhere.
+#: Seconds between two words on the progress, where one goes over the other and elsewhere.
 _SECONDS = (0.2, 10.0)
 
 
@@ -90,7 +90,9 @@ class _Progress:
     """One line on standard error that is written over on a terminal, now and then one elsewhere."""
 
     def __init__(self) -> None:
-        self.tty = sys.stderr.isatty()
+        from graphmoe.training.terminal import redraws
+
+        self.tty = redraws(sys.stderr)
         self.shown, self.open = time.monotonic(), False
 
     def __call__(self, stage: str, done: int) -> None:

@@ -10,8 +10,9 @@ from typing import Any, TextIO
 
 from graphmoe.training.interrupts import TrainingInterruptedError
 from graphmoe.training.jobs import Outcome
+from graphmoe.training.terminal import redraws
 
-#: Without a terminal, seconds between two lines on one training.
+#: Where nothing can be drawn over, seconds between two lines on one training.
 LINE_SECONDS = 10.0
 
 
@@ -32,7 +33,7 @@ class Display:
         self._shown: dict[int, float] = {}
 
     def __enter__(self) -> Display:
-        if self.stream.isatty():
+        if redraws(self.stream):
             self._bars = _bars(self.stream)
             self._bars.start()
         return self
