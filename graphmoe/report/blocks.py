@@ -74,7 +74,7 @@ class Plot:
 
 
 Block = Note | Table | Plot
-Kind = Literal["bank", "fusion", "recommend", "benchmark"]
+Kind = Literal["bank", "fusion", "recommend", "benchmark", "routing"]
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from graphmoe.report.bars import bars
 from graphmoe.report.blocks import RunReport, Table
 from graphmoe.report.embeddings import saved_maps
 from graphmoe.report.figures import Line, lines
+from graphmoe.report.of_routing import saved_routing
 from graphmoe.report.reading import flat, moment, read_metrics
 from graphmoe.training.logs import LOGS
 
@@ -53,5 +54,6 @@ def read_bank(path: Path, name: str) -> RunReport:
         bars("seconds", "Seconds of training of each expert", list(losses),
              {"seconds": seconds}, "expert", "seconds"),
     )  # fmt: skip
+    run.add("routing", *saved_routing(path))
     run.add("embeddings", *saved_maps(path))
     return run

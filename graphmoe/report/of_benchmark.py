@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from graphmoe.benchmark.results import Comparison, Result, Row, load_result
-from graphmoe.benchmark.run_folder import training_name
+from graphmoe.benchmark.run_folder import read_seed, training_name
 from graphmoe.report.bars import Interval, bars, intervals
-from graphmoe.report.blocks import FACTS, Note, RunReport, Scores, Table
-from graphmoe.report.embeddings import saved_maps
+from graphmoe.report.blocks import FACTS, Block, Note, RunReport, Scores, Table
+from graphmoe.report.embeddings import maps, saved_maps
 from graphmoe.report.figures import Line, lines
+from graphmoe.report.of_routing import saved_routing
 from graphmoe.report.reading import MOST_DRAWN, flat, moment
 from graphmoe.report.routing import load_over_time
-from graphmoe.training.folder_task import EPOCHS
+from graphmoe.training.folder_task import EPOCHS, MODEL
 from graphmoe.training.recommend_log import read_log
 
 
@@ -45,9 +46,29 @@ def read_benchmark(path: Path, name: str) -> RunReport:
         )  # fmt: skip
     measured = f"{result.dataset}: {result.metric}"
     run.scores = [Scores(r.name, measured, r.scored, result.split) for r in result.rows if r.scored]
-    run.add("embeddings", *(saved_maps(path) if path.is_dir() else ()))
+    if path.is_dir():
+        run.add("routing", *saved_routing(path))
+        run.add("embeddings", *_outputs(result, path), *saved_maps(path))
     run.environment = flat(result.environment)
     return run
+
+
+def _outputs(result: Result, path: Path) -> list[Block]:
+    """A map of what the first model that has several outputs says of the test items."""
+    for row in result.rows:
+        for seed in row.seeds:
+            folder = path / training_name(row.name, seed.seed)
+            if not (folder / MODEL).is_file():
+                continue
+            found = read_seed(folder).predictions
+            if "test" not in found or found["test"].dim() != 2 or found["test"].size(1) < 2:
+                continue
+            z, y = found["test"].float().numpy(), found["test_y"]
+            classes = y.numel() == len(z) and not y.is_floating_point()
+            labels = [f"class {c}" for c in y.flatten().tolist()] if classes else None
+            title = f"Outputs of {row.name} for the test items, seed {seed.seed}"
+            return maps(z, title, labels, "true class" if classes else "")
+    return []
 
 
 def _rows(result: Result) -> Table:

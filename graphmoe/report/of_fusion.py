@@ -12,6 +12,7 @@ from graphmoe.report.bars import bars
 from graphmoe.report.blocks import FACTS, RunReport, Scores, Table
 from graphmoe.report.embeddings import saved_maps
 from graphmoe.report.figures import heat
+from graphmoe.report.of_routing import saved_routing
 from graphmoe.report.reading import flat, read_json
 
 
@@ -57,6 +58,7 @@ def read_fusion(path: Path, name: str) -> RunReport:
     if alone:
         title = "Each member alone"
         run.add("fusion", bars("members", title, members, alone, "member", "micro F1, percent"))
+    run.add("routing", *saved_routing(path))
     run.add("embeddings", *saved_maps(path))
     run.environment = flat(told.get("versions", {}))
     return run

@@ -25,6 +25,7 @@ from graphmoe.report.bars import bars
 from graphmoe.report.blocks import FACTS, Cell, Note, Plot, RunReport, Scores, Table
 from graphmoe.report.embeddings import maps, saved_maps
 from graphmoe.report.figures import Line, heat, lines
+from graphmoe.report.of_routing import saved_routing
 from graphmoe.report.reading import MOST_DRAWN, flat
 from graphmoe.report.routing import entropy_over_time, load_now, load_over_time
 from graphmoe.training.folder_task import EPOCHS, WEIGHTS
@@ -66,6 +67,7 @@ def read_recommend(path: Path, name: str) -> RunReport:
         run.add("routing", Note(f"Drawn: the first {MOST_DRAWN} of {len(seeds)} seeds."))
     _degrees(run, metrics["seeds"])
     _vectors(run, path / folder_of(seeds[0]), models[seeds[0]], seeds[0])
+    run.add("routing", *saved_routing(path))
     run.add("embeddings", *saved_maps(path))
     for figure in metrics["mean"].get("test", {}):
         if figure not in COUNTS:

@@ -21,6 +21,7 @@ _KINDS = {
     "fusion": "fusion from a few labels",
     "recommend": "recommender",
     "benchmark": "benchmark",
+    "routing": "routing of a model",
 }
 
 

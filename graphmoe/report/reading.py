@@ -19,6 +19,8 @@ from graphmoe.errors import GraphMoEError, MissingDataError, VerificationError
 from graphmoe.report.blocks import RunReport
 
 BANK, CONFIG = "index.json", "config.json"
+#: What a person may leave in a folder: `RoutingRecorder.report().to_dict()` as JSON.
+ROUTING_REPORT = "routing_report.json"
 #: More than this is no log of ours.
 MAX_LOG_BYTES = 64 << 20
 #: Trainings of one run that have figures of their own; the tables have all.
@@ -116,6 +118,10 @@ def flat(values: Mapping[str, Any], before: str = "") -> dict[str, str]:
 
 def _reader(path: Path) -> Callable[[Path, str], RunReport]:
     # Local imports: each kind brings libraries that the others do not need.
+    if path.name == ROUTING_REPORT and path.is_file():
+        from graphmoe.report.of_routing import read_routing_report
+
+        return read_routing_report
     if path.is_file():
         from graphmoe.report.of_benchmark import read_benchmark
 
@@ -144,6 +150,10 @@ def _reader(path: Path) -> Callable[[Path, str], RunReport]:
         from graphmoe.report.of_recommend import read_recommend
 
         return read_recommend
+    if (path / ROUTING_REPORT).is_file():
+        from graphmoe.report.of_routing import read_routing_report
+
+        return read_routing_report
     inside = sorted(
         child.name
         for child in path.iterdir()
