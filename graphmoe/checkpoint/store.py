@@ -99,7 +99,14 @@ def expert_names(root: Path) -> list[str]:
     if not root.is_dir():
         raise MissingDataError(f"no bank at {root}: expected a folder with experts in it")
     with storage_errors(root, "list"):
-        found = [path.name for path in root.iterdir() if (path / MANIFEST).exists()]
+        for _ in range(20):
+            names = [path.name for path in root.iterdir()]
+            found = [name for name in names if (root / name / MANIFEST).exists()]
+            # One that is replaced has no folder for a moment, and is not gone for that.
+            moved = (name for name in names if not (root / name).exists())
+            if not any(name.startswith(REPLACED) for name in names) and not any(moved):
+                break
+            time.sleep(0.005)
     return sorted(name for name in found if is_expert_name(name))
 
 

@@ -46,8 +46,10 @@ def room() -> Iterator[None]:
         raise HangError
 
     limits = resource.getrlimit(resource.RLIMIT_AS)
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    most = pages * resource.getpagesize() + (MEGABYTES << 20)
+    most, used = limits[0], Path("/proc/self/statm")
+    if used.exists():  # elsewhere only the time is limited
+        pages = int(used.read_text().split()[0])
+        most = pages * resource.getpagesize() + (MEGABYTES << 20)
     before = signal.signal(signal.SIGVTALRM, hang)
     signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
     resource.setrlimit(resource.RLIMIT_AS, (most, limits[1]))

@@ -115,7 +115,7 @@ CASES = [(what, name) for what, (files, _) in READERS.items() for name in files]
 
 
 @pytest.mark.parametrize(("what", "name"), CASES)
-@examples(600, 10)
+@examples(600, 6)
 @given(data=st.data())
 def test_a_mutated_file(
     tmp_path_factory: pytest.TempPathFactory, what: str, name: str, data: st.DataObject

@@ -158,7 +158,7 @@ def outside(root: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("name", READERS)
-@examples(400, 6)
+@examples(400, 4)
 @given(data=st.data())
 def test_a_mutated_file(copied: Callable[[str], Path], name: str, data: st.DataObject) -> None:
     root = copied(name)
@@ -172,7 +172,7 @@ def test_a_mutated_file(copied: Callable[[str], Path], name: str, data: st.DataO
 
 
 @pytest.mark.parametrize("name", RECORDS)
-@examples(400, 12)
+@examples(400, 8)
 @given(data=st.data())
 def test_a_forged_record(copied: Callable[[str], Path], name: str, data: st.DataObject) -> None:
     """As somebody would write it who can compute its seal."""

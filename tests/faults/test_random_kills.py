@@ -52,11 +52,11 @@ COMMANDS = {
     ),
     # It has no state to go on from: it is done in one, and done again.
     "fuse": ("fuse karate --bank {files}/bank --config {files}/fuse.yaml --tasks 2 --shots 1,2",
-             [], ["stop", "kill", "full"]),
+             [], ["stop", "kill"]),
     "recommend": ("recommend train {files}/log.csv --config {files}/recommend.yaml",
-                  ["--resume"], ["kill", "full", "stop"]),
+                  ["--resume"], ["kill", "full"]),
     "benchmark": ("benchmark ogb --config {files}/benchmark.yaml",
-                  ["--resume"], ["full", "kill", "stop"]),
+                  ["--resume"], ["kill", "stop"]),
 }  # fmt: skip
 
 
