@@ -238,7 +238,8 @@ def compare_runs(run: PathLike, other: PathLike, part: str = "test") -> dict[str
     if not torch.equal(ours[1][f"{part}.user"][0], theirs[1][f"{part}.user"][0]):
         raise DataError(f"{run} and {other} were evaluated on different users")
     found: dict[str, Any] = {"run": str(other), "model": read_config(other).model.name}
-    for name in names:
+    # A file of tensors has no order of its own: two equal runs would be told differently.
+    for name in sorted(names, key=lambda name: (name.split("@")[0], len(name), name)):
         if not name.endswith(".user"):
             test = paired_bootstrap(ours[1][name], theirs[1][name])
             found[name.split(".", 1)[1]] = test.to_dict()
