@@ -55,6 +55,11 @@ def embed(
 
     Returns:
         Embeddings by name, each (N, D).
+
+    Example:
+        >>> import graphmoe
+        >>> {name: tuple(z.shape) for name, z in graphmoe.embed("iris", bank="bank").items()}
+        {'karate': (150, 128), 'wine': (150, 128)}
     """
     path = _checked(out)
     place = resolve_device(device)

@@ -133,6 +133,12 @@ def fuse(
         ConfigError: A setting or a name is wrong.
         DataError: The graph has no labels, or too few.
         VerificationError: The bank is damaged.
+
+    Example:
+        >>> import graphmoe
+        >>> result = graphmoe.fuse("iris", bank="bank", shots=3, tasks=1, progress=False)
+        >>> result.probs().shape
+        torch.Size([150, 3])
     """
     settings = load_config(FuseConfig, config)  # type: ignore[arg-type]
     shots = (shots,) if isinstance(shots, int) else shots

@@ -42,8 +42,13 @@ class ExpertBank(SharedExperts):
         path: A folder to bind an empty bank to; ``None``: memory only.
 
     Example:
+        >>> from graphmoe import ExpertBank, MultiView, load_graph
         >>> bank = ExpertBank.load("bank")
-        >>> bank["cora"](data.x, data.views)
+        >>> bank.names
+        ('karate', 'wine')
+        >>> data = MultiView()(load_graph("iris"))  # aligned to the width that experts take
+        >>> bank["karate"](data.x, data.views).shape
+        torch.Size([150, 128])
     """
 
     def __init__(self, path: PathLike | None = None) -> None:

@@ -217,14 +217,14 @@ def _fuse(command: Parser) -> None:
 def _embed(command: Parser) -> None:
     _target(command)
     command.add_argument("--run", type=str, help="folder of a fusion: fused, not one per expert")
-    command.add_argument("--out", type=str, required=True, help="file: .npy, .npz or .parquet")
+    command.add_argument("--out", type=str, required=True, help="file: .npy, .npz, .parquet, .csv")
     _place(command)
 
 
 def _predict(command: Parser) -> None:
     _target(command)
     command.add_argument("--run", type=str, required=True, help="folder of a fusion")
-    command.add_argument("--out", type=str, required=True, help="file: .npy, .npz or .parquet")
+    command.add_argument("--out", type=str, required=True, help="file: .npy, .npz, .parquet, .csv")
     _place(command)
 
 

@@ -91,6 +91,11 @@ def available_graphs(data_root: PathLike | None = None) -> list[GraphInfo]:
     Args:
         data_root: Where downloaded graphs are looked for.
             (default: ``GRAPHMOE_DATA``, else the user's cache)
+
+    Example:
+        >>> from graphmoe import available_graphs
+        >>> [info.name for info in available_graphs() if info.kind == "heterogeneous"][:2]
+        ['southern_women', 'digits_pixels']
     """
     root = resolve_data_root(data_root)
     infos = [
@@ -134,6 +139,12 @@ def load_graph(
         ConfigError: No graph has this name, or the YAML file is wrong.
         MissingDataError: The files are not there; the message says where they were looked for.
         DataError: The files are there and wrong; every fault is listed.
+
+    Example:
+        >>> from graphmoe import load_graph
+        >>> data = load_graph("karate")
+        >>> data.num_nodes, data.num_edges
+        (34, 156)
     """
     data, report = inspect_graph(name_or_path, data_root, download)
     report.raise_for_faults()

@@ -80,6 +80,13 @@ def few_shot_splits(
     Raises:
         DataError: A class has too few nodes; every such class is listed.
         ValueError: An argument is out of range.
+
+    Example:
+        >>> from graphmoe import load_graph
+        >>> from graphmoe.data.fewshot import few_shot_splits
+        >>> first, second = few_shot_splits(load_graph("iris").y, shots=3, num_tasks=2)
+        >>> len(first.train), len(first.val), len(first.test)  # of 150 flowers in 3 classes
+        (9, 9, 132)
     """
     if protocol not in ("strict", "legacy"):
         raise ValueError(f"protocol is 'strict' or 'legacy', got {protocol!r}")

@@ -32,6 +32,12 @@ def f1(pred: Tensor, y: Tensor, num_classes: int) -> Score:
         pred: Predicted classes, shape (N).
         y: True classes, shape (N).
         num_classes: C.
+
+    Example:
+        >>> import torch
+        >>> from graphmoe.evaluation import f1
+        >>> f1(torch.tensor([0, 0, 1, 1]), torch.tensor([0, 0, 1, 0]), num_classes=2).micro
+        75.0
     """
     if pred.shape != y.shape or y.numel() == 0:
         raise ValueError(f"expected as many predictions as labels, got {pred.shape} and {y.shape}")
@@ -44,7 +50,13 @@ def f1(pred: Tensor, y: Tensor, num_classes: int) -> Score:
 
 
 def mean_std(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation (zero for a single value)."""
+    """Mean and sample standard deviation (zero for a single value).
+
+    Example:
+        >>> from graphmoe.evaluation import mean_std
+        >>> mean_std([70.0, 72.0, 74.0])
+        (72.0, 2.0)
+    """
     mean = math.fsum(values) / len(values)
     if len(values) == 1:
         return mean, 0.0

@@ -58,6 +58,16 @@ def upcycle(
 
     Raises:
         ValueError: ``dense`` is of another make, or ``noise`` is negative.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.nn import GCN
+        >>> from graphmoe.nn import upcycle
+        >>> gcn = GCN(16, 32, num_layers=2, out_channels=4).eval()
+        >>> moe = upcycle(gcn, num_experts=8, k=2).eval()
+        >>> x, edge_index = torch.randn(5, 16), torch.tensor([[0, 1, 2, 3], [1, 2, 3, 4]])
+        >>> torch.allclose(moe(x, edge_index), gcn(x, edge_index), atol=1e-5)
+        True
     """
     if not noise >= 0:
         raise ValueError(f"expected noise >= 0, got {noise}")

@@ -32,6 +32,14 @@ def segment_matmul(x: Tensor, weight: Tensor, offsets: Tensor, bias: OptTensor =
 
     Raises:
         ValueError: Shapes or dtypes do not fit; on a CPU also: offsets that fall.
+
+    Example:
+        >>> import torch
+        >>> from graphmoe.ops import segment_matmul
+        >>> x, weight = torch.randn(5, 3), torch.randn(2, 3, 4)
+        >>> y = segment_matmul(x, weight, torch.tensor([0, 2, 5]))  # rows 0, 1 and rows 2, 3, 4
+        >>> torch.allclose(y[:2], x[:2] @ weight[0], atol=1e-6), y.shape
+        (True, torch.Size([5, 4]))
     """
     device, offsets = x.device.type, offsets.long()
     if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):

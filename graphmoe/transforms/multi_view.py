@@ -46,6 +46,14 @@ class MultiView(BaseTransform):
         structural: When to make features from structure: ``"auto"``, ``"always"``, ``"never"``.
         max_length: The most steps of a meta-path that is found.
         max_views: The most meta-paths kept of those that are found. (default: all)
+
+    Example:
+        >>> from graphmoe import MultiView, load_graph
+        >>> women = MultiView(channels=16)(load_graph("southern_women"))
+        >>> women.x.shape, women.view_names  # 18 women; linked who met at an event
+        (torch.Size([18, 16]), ('WEW',))
+        >>> MultiView(channels=16)(load_graph("karate")).view_names
+        ('base', 'drop1', 'drop2')
     """
 
     def __init__(

@@ -57,6 +57,11 @@ def load_interactions(
         MissingDataError: The files of a known name are not there.
         DataError: The files are there and wrong.
         MissingExtraError: Text is to be encoded, and the extra ``text`` is not installed.
+
+    Example:
+        >>> from graphmoe import load_interactions
+        >>> load_interactions("planted_tastes")
+        Interactions('planted_tastes', users=300, items=240, interactions=3517, visual, textual)
     """
     check_split(split, ratios)
     if isinstance(source, HeteroData):

@@ -82,6 +82,13 @@ def from_networkx(
 
     Raises:
         DataError: Some nodes have a type and some have none, or an attribute is not numeric.
+
+    Example:
+        >>> import networkx as nx
+        >>> from graphmoe.data.interop import from_networkx
+        >>> data = from_networkx(nx.karate_club_graph(), label="club")
+        >>> data.class_names, data.y.bincount().tolist()
+        (['Mr. Hi', 'Officer'], [17, 17])
     """
     if isinstance(graph.graph.get(_META), dict):
         return _restore(graph, graph.graph[_META])

@@ -56,6 +56,15 @@ class RoutingRecorder:
 
     Raises:
         ValueError: There is no router in it.
+
+    Example:
+        >>> import torch
+        >>> from graphmoe.nn import MoEGNN, RoutingRecorder
+        >>> model = MoEGNN(16, 32, num_layers=2, num_experts=4)
+        >>> with RoutingRecorder(model) as recorder:
+        ...     out = model(torch.randn(5, 16), torch.tensor([[0, 1], [1, 2]]))
+        >>> [sum(layer.load) for layer in recorder.report().layers]  # each node chose one expert
+        [5, 5]
     """
 
     def __init__(self, model: nn.Module) -> None:

@@ -77,6 +77,15 @@ class MoEGNN(BasicGNN):
 
     Raises:
         ValueError: A list does not have one number a layer, or a layer does not exist.
+
+    Example:
+        >>> import torch
+        >>> from graphmoe.nn import MoEGNN
+        >>> model = MoEGNN(16, 32, num_layers=2, out_channels=4, num_experts=8, k=2)
+        >>> x, edge_index = torch.randn(5, 16), torch.tensor([[0, 1, 2, 3], [1, 2, 3, 4]])
+        >>> out, routings = model(x, edge_index, return_routing=True)
+        >>> out.shape, [routing.index.shape for routing in routings]
+        (torch.Size([5, 4]), [torch.Size([5, 2]), torch.Size([5, 2])])
     """
 
     def __init__(
