@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
@@ -56,45 +57,69 @@ def normalize_rows(
     Returns:
         The rows, and mean, biased variance and number of all rows.
     """
-    rows, width = x.size(0), x.size(1)
+    known = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
     with torch.no_grad():
-        known = x.detach().float() if x.dtype in (torch.bfloat16, torch.float16) else x.detach()
-        own = known.new_zeros(2 * width + 1)
-        if rows:
-            var, mean = torch.var_mean(known, dim=0, correction=0)
-            own = torch.cat([mean, var * rows, mean.new_tensor([float(rows)])])
-        found = [torch.empty_like(own) for _ in range(dist.get_world_size(group))]
-        dist.all_gather(found, own, group=group)
-        means, spreads, counts = torch.stack(found).double().split([width, width, 1], dim=1)
-        # Chan, Golub and LeVeque: means and squared distances of all parts put together.
-        total = float(counts.sum())
-        mean = (means * counts).sum(dim=0) / total
-        var = (spreads + counts * (means - mean).square()).sum(dim=0) / total
-        mean, var = mean.to(known.dtype), var.to(known.dtype)
-    y = _Standardize.apply(x, mean, (var + eps).rsqrt(), total, group)
-    y = y if weight is None else y * weight
-    return (y if bias is None else y + bias).to(x.dtype), mean, var, total
+        mean, var, total = _statistics(known, group)
+    return (
+        _Normalize.apply(known, weight, bias, mean, var, total, eps, group).to(x.dtype),
+        mean,
+        var,
+        total,
+    )
 
 
-class _Standardize(Function):
+def _statistics(x: Tensor, group: Any) -> tuple[Tensor, Tensor, float]:
+    """Mean and biased variance of each column over the rows of all processes, and their number."""
+    rows, width = x.shape
+    own = x.new_zeros(2 * width + 1)
+    if rows:
+        mean = x.mean(dim=0)
+        spread = torch.linalg.vector_norm(x - mean, dim=0).square()
+        own = torch.cat([mean, spread, mean.new_tensor([float(rows)])])
+    found = [torch.empty_like(own) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(found, own, group=group)
+    means, spreads, counts = torch.stack(found).double().split([width, width, 1], dim=1)
+    # Chan, Golub and LeVeque: means and squared distances of all parts put together.
+    total = float(counts.sum())
+    mean = (means * counts).sum(dim=0) / total
+    var = (spreads + counts * (means - mean).square()).sum(dim=0) / total
+    return mean.to(x.dtype), var.to(x.dtype), total
+
+
+class _Normalize(Function):
     """Statistics depend on the rows, so each row's gradient depends on those of all others."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, mean: Tensor, scale: Tensor, total: float, group: Any
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        mean: Tensor,
+        var: Tensor,
+        total: float,
+        eps: float,
+        group: Any,
     ) -> Tensor:
-        y = (x - mean) * scale
-        ctx.save_for_backward(y, scale)
-        ctx.total, ctx.group, ctx.dtype = total, group, x.dtype
-        return y
+        ctx.save_for_backward(x, weight, mean, var)
+        ctx.total, ctx.eps, ctx.group = total, eps, group
+        if not x.size(0):
+            return x.clone()
+        return F.batch_norm(x, mean, var, weight, bias, False, 0.0, eps)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
-        y, scale = ctx.saved_tensors
-        sums = _summed(torch.stack([grad.sum(dim=0), (grad * y).sum(dim=0)]), ctx.group)
-        plain, along = (sums / ctx.total).unbind()
-        return ((grad - plain - y * along) * scale).to(ctx.dtype), None, None, None, None
+        x, weight, mean, var = ctx.saved_tensors
+        scale = (var + ctx.eps).rsqrt()
+        centred = x - mean
+        plain, along = grad.sum(dim=0), (grad * centred).sum(dim=0) * scale
+        sums = _summed(torch.stack([plain, along]), ctx.group) / ctx.total
+        gain = scale if weight is None else scale * weight
+        slope = -gain * scale * sums[1]
+        back = torch.addcmul(-gain * sums[0], centred, slope).addcmul_(grad, gain)
+        given = ctx.needs_input_grad
+        return back, along if given[1] else None, plain if given[2] else None, *[None] * 5
 
 
 def _summed(x: Tensor, group: Any) -> Tensor:

@@ -29,17 +29,18 @@ class RayRowBlockOperator(RowBlockOperator):
 
     source: LargeGraph
     _given: Any = None
+    _product: Any = None
 
     def _matmul(self, x: Tensor) -> Tensor:
         ray = require_ray()
         if self._given is None:
             sides = [None if side is None else side.cpu().numpy() for side in self._sides()]
             self._given = ray.put((sides, self.drop, self.key, self.loops, self.dtype))
+            self._product = ray.remote(num_cpus=1, max_retries=RETRIES)(multiply_block)
         path, fingerprint = str(self.source.path), self.source.fingerprint()
         argument = ray.put(x.cpu().numpy())
-        product = ray.remote(num_cpus=1, max_retries=RETRIES)(multiply_block)
         waiting = {
-            product.remote(path, fingerprint, index, self._given, argument): block.start
+            self._product.remote(path, fingerprint, index, self._given, argument): block.start
             for index, block in enumerate(self.source.manifest.blocks)
         }
         out = x.new_empty(self.shape[0], x.size(1))

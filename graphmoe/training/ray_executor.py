@@ -137,12 +137,14 @@ class _Run:
     began: set[int] = field(default_factory=set)
 
     def outcomes(self) -> list[Outcome]:
+        """Hand everything out, and take in what comes."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
         ray = self.ray
         # A board on the driver's node is lost only together with the driver.
-        here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
-            ray.get_runtime_context().get_node_id(), soft=True
-        )
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         self.board = ray.remote(num_cpus=0)(Board).options(scheduling_strategy=here).remote()
+        self.remote = ray.remote(max_retries=0)(pretrain_on_ray)
         self.died = [0] * len(self.tasks)
         found: dict[int, Outcome] = {}
         running = {self._given(index, task): index for index, task in enumerate(self.tasks)}
@@ -169,8 +171,8 @@ class _Run:
 
     def _given(self, index: int, task: Any) -> Any:
         """Hand a task to the cluster."""
-        needs = {"num_cpus": task.settings.threads, "num_gpus": task.device.startswith("cuda")}
-        remote = self.ray.remote(max_retries=0, **needs)(pretrain_on_ray)
+        cpus, gpus = task.settings.threads, int(task.device.startswith("cuda"))
+        remote = self.remote.options(num_cpus=cpus, num_gpus=gpus)
         return remote.remote(self.function, task, index, self.board)
 
     def _outcome(self, reference: Any, index: int) -> Outcome | None:
@@ -223,30 +225,30 @@ class _Run:
 
 
 class _AskedOnBoard(StopRequest):
-    """A request that is found on the board, by a thread that looks now and then."""
+    """A request that is found on the board, by a thread that looks now and then.
+
+    A worker whose main thread waits for something gives its CPU away, and Ray begins a further task
+    with it: so that thread must not be the one that looks.
+    """
 
     def __init__(self, ray: Any, board: Any) -> None:
         super().__init__()
         self.ray, self.board, self.done = ray, board, threading.Event()
-        self.look()
         threading.Thread(target=self._watch, daemon=True).start()
-
-    def look(self) -> None:
-        if self.ray.get(self.board.asked.remote()):
-            self.ask()
 
     def _watch(self) -> None:
         with suppress(Exception):  # a board that is gone asks for nothing
-            while not self.done.wait(LOOK_SECONDS):
-                self.look()
+            while not self:
+                if self.ray.get(self.board.asked.remote()):
+                    self.ask()
+                if self.done.wait(LOOK_SECONDS):
+                    return
 
 
 def pretrain_on_ray(function: Function, task: Any, index: int, board: Any) -> Outcome:
     """Do one task in a Ray worker."""
     ray = require_ray()
     stop = _AskedOnBoard(ray, board)
-    if stop:
-        return Outcome(error=TrainingInterruptedError("not started"))
     board.tell.remote(index, "start", None)
     from graphmoe.training.ray_blocks import RayRowBlockOperator
 

@@ -82,7 +82,9 @@ class PretrainTask:
     def anywhere(self) -> PretrainTask:
         """The same task for a process that stands in another folder."""
         source = self.source
-        if isinstance(source, str) and Path(source).exists():
+        if isinstance(source, str) and (
+            is_large_graph(source) or Path(source).suffix.lower() in (".yaml", ".yml")
+        ):
             source = str(Path(source).resolve())
         return replace(
             self,

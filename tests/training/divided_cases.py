@@ -48,12 +48,23 @@ def contrast(rows: int, precision: str) -> dict[str, Any]:
     objective.zero_grad()
     peers = world()
     norm = objective.encoder.norm
+    calls: list[int] = []
+    real = dist.all_reduce, dist.all_gather
+    dist.all_reduce = lambda x, *a, **k: (calls.append(x.numel()), real[0](x, *a, **k))
+    dist.all_gather = lambda all, x, **k: (calls.append(x.numel()), real[1](all, x, **k))
     with divided_batches(objective, peers.group):
         _, own = peers.part(torch.arange(rows))
         loss = objective.contrast(*[[z[own] for z in views] for views in both])
         loss.backward()
         peers.mean_gradients(objective.parameters())
         divided = known(loss)
+    dist.all_reduce, dist.all_gather = real
+    # What docs/distributed.md says of a step, but for the question whether to stop: 4 V + 7
+    # collectives and 8 V H + 2 V + 2 H + 4 + P numbers.
+    views, hidden = 2, 6
+    size = sum(p.numel() for p in objective.parameters())
+    assert len(calls) == 4 * views + 7
+    assert sum(calls) == 8 * views * hidden + 2 * views + 2 * hidden + 4 + size
     assert objective.encoder.norm is norm
     assert type(norm) is nn.BatchNorm1d
     assert objective.group is None
