@@ -20,7 +20,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "licences.md"
 #: Extras for work on graphmoe itself: nothing of them is needed to use it.
-OWN = ("all", "bench", "docs", "test")
+OWN = ("all", "bench", "browser", "docs", "test")
 #: Licences that distributions write out in full, by how the text begins.
 TEXTS = {
     "Apache License": "Apache-2.0",
