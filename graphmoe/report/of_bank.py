@@ -24,10 +24,10 @@ def read_bank(path: Path, name: str) -> RunReport:
     rows, curves, losses, seconds = [], [], {}, []
     for expert in bank.names:
         about = bank.manifest(expert)
-        found = about.metrics
+        found, nodes = about.metrics, about.graph.get("num_nodes")
         rows.append(
             (
-                expert, about.model_class, about.task, about.graph.get("num_nodes"),
+                expert, about.model_class, about.task, nodes if isinstance(nodes, int) else None,
                 len(about.views), found.get("epochs"), found.get("best_epoch"), found.get("loss"),
                 found.get("seconds"), about.seed, moment(about.created),
             )
