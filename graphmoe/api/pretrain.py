@@ -111,15 +111,25 @@ def _sources(
     """Name of each expert to where its graph comes from."""
     if isinstance(graphs, Mapping):
         return {check_expert_name(name): graph for name, graph in graphs.items()}
-    if isinstance(graphs, str):
-        graphs = [graphs]
+    if isinstance(graphs, (str, Path)):
+        graphs = [str(graphs)]
+    if graphs is not None and not isinstance(graphs, Sequence):
+        raise TypeError(_by_name(graphs))
     found: dict[str, str | Graph] = {}
     for source in graphs or config.data.graphs or embedded_graphs():
+        if not isinstance(source, (str, Path)):
+            raise TypeError(_by_name(source))
         name = _expert_name(str(source))
         if name in found:
             raise ConfigError(f"two graphs would give an expert {name!r}: {found[name]}, {source}")
         found[name] = str(source)
     return found
+
+
+def _by_name(graph: object) -> str:
+    """What to write instead of a graph that has no name."""
+    kind = type(graph).__name__
+    return f"graphs of your own go in by name, as pretrain({{'mine': graph}}, …): got a bare {kind}"
 
 
 def _expert_name(source: str) -> str:
