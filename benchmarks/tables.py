@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import molecule_tables
 import ogb_tables
 import overview
 import recommend_tables
@@ -314,6 +315,8 @@ TABLES: dict[str, tuple[str | tuple[str, ...], Any]] = {
     "dispatch": ("dispatch.json", dispatch),
     "dispatch_memory": ("dispatch.json", dispatch_memory),
     "moe_conv": ("moe_conv.json", moe_conv),
+    "molecule_floors": ("molecules.json", molecule_tables.floors),
+    "molecule_times": ("molecules.json", molecule_tables.times),
     "similarity": ("similarity_routing.json", similarity),
     "similarity_gaps": ("similarity_routing.json", similarity_gaps),
     "similarity_claims": ("similarity_routing.json", similarity_claims),
