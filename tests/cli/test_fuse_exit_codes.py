@@ -57,7 +57,7 @@ def flip(path: Path) -> None:
         ("predict karate --bank {}/bank --run {}/sealless --out {}/p.npy", 4, "fusion.json"),
         ("predict karate --bank {}/damaged --run {}/run --out {}/p.npy", 4, "model.safetensors"),
         ("predict karate --bank {}/bank --run {}/bank --out {}/p.npy", 3, "no fusion at"),
-        ("predict karate --bank {}/bank --run {}/run --out {}/p.csv", 2, "got 'p.csv'"),
+        ("predict karate --bank {}/bank --run {}/run --out {}/p.txt", 2, "got 'p.txt'"),
         ("embed karate --bank {}/bank --out {}/z.pt", 2, "got 'z.pt'"),
         ("embed karate --bank {}/bank --run {}/flipped --out {}/z.npy", 4, "fusion.safetensors"),
         ("embed karate --bank {}/nowhere --out {}/z.npy", 3, "nowhere"),

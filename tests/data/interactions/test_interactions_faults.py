@@ -59,7 +59,10 @@ def test_a_pair_that_is_trained_on_is_not_tested_on(tmp_path: Path) -> None:
         ),
         ("user,item,split\n1,2,2\n1,3,2\n", "no interaction is in the training part"),
         ("user,item,split\n1,2,0\n2,2,2\n", "one item only"),
-        ("user,item\n1,2\n1,3\n", "choose a split: leave-last-out, random or time"),
+        (
+            "user,item\n1,2\n1,3\n",
+            r"choose a split \(data.split, --data.split\): leave-last-out, random",
+        ),
     ],
 )
 def test_a_wrong_table_says_what_is_wrong(tmp_path: Path, text: str, says: str) -> None:
@@ -223,7 +226,7 @@ def test_wrong_tables_of_features(tmp_path: Path, text: str, says: str) -> None:
         (np.zeros((3, 0)), r"shape \[items, width\]"),
         (np.float64(3), "1 rows of features"),
         (np.array(["a", "b", "c"]), "expected numbers"),
-        (np.array([1, None, {}], dtype=object), "allow_pickle=False"),
+        (np.array([1, None, {}], dtype=object), "pickled objects, which are never loaded"),
     ],
 )
 def test_wrong_arrays_of_features(tmp_path: Path, array: np.ndarray, says: str) -> None:
