@@ -25,7 +25,7 @@ from graphmoe.benchmark.task_data import Features, TaskData
 from graphmoe.checkpoint.tensor_cache import TensorCache
 from graphmoe.data.locations import user_cache
 from graphmoe.errors import ConfigError, DataError, GraphMoEError, MissingDataError, unknown_name
-from graphmoe.ops.graph_runs import pointers
+from graphmoe.ops.compressed_rows import pointers
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,8 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from graphmoe.errors import DataError
-from graphmoe.ops.graph_runs import cut_graphs, pointers
+from graphmoe.ops.compressed_rows import pointers
+from graphmoe.ops.graph_runs import cut_graphs
 
 
 class PackedGraphs:

@@ -14,7 +14,7 @@ from graphmoe.benchmark.plain_splits import fold_split
 from graphmoe.benchmark.plain_tasks import kind_of, plain_task
 from graphmoe.benchmark.task_data import TaskData
 from graphmoe.errors import ConfigError, DataError
-from graphmoe.ops.graph_runs import pointers
+from graphmoe.ops.compressed_rows import pointers
 
 _URL = "https://www.chrsmrrs.com/graphkerneldatasets"
 _FILES = ("A", "graph_indicator")

@@ -6,10 +6,14 @@ import torch
 from torch import Tensor
 
 
+def pointers(counts: Tensor) -> Tensor:
+    """Where each list begins, and the end of the last, given their lengths ``[R]``: ``[R + 1]``."""
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+
+
 def row_pointers(row: Tensor, num_rows: int) -> Tensor:
     """Where each row begins, ``[R + 1]``, given the row of each entry in any order ``[n]``."""
-    count = torch.bincount(row, minlength=num_rows)
-    return torch.cat([count.new_zeros(1), count.cumsum(0)])
+    return pointers(torch.bincount(row, minlength=num_rows))
 
 
 def places_of_rows(start: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -60,7 +60,7 @@ class Peers:
                 answer[0] = make()
             except Exception as error:
                 answer[1] = error
-        sent = [answer if _travels(answer[1]) else [None, RuntimeError(repr(answer[1]))]]
+        sent = [answer if travels(answer[1]) else [None, RuntimeError(repr(answer[1]))]]
         dist.broadcast_object_list(sent, dist.get_global_rank(self.group, 0), group=self.group)
         if self.first:
             sent = [answer]
@@ -90,7 +90,7 @@ class Peers:
 ALONE = Peers()
 
 
-def _travels(error: Exception | None) -> bool:
+def travels(error: Exception | None) -> bool:
     """Whether an error can be read where it arrives."""
     try:
         pickle.loads(pickle.dumps(error))

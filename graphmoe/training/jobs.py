@@ -21,6 +21,7 @@ from multiprocessing import connection, get_context, parent_process
 from typing import Any
 
 from graphmoe.errors import GraphMoEError
+from graphmoe.ops.peers import travels
 from graphmoe.training.interrupts import StopRequest, TrainingInterruptedError
 
 #: Does one task; tells of its progress through the second argument; stops when the third is set.
@@ -236,9 +237,7 @@ def portable(outcome: Outcome) -> Outcome:
     if error is None:
         return outcome
     trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
+    if not travels(error):
         error = GraphMoEError(f"{type(error).__name__}: {error}")
     return Outcome(error=error, trace=trace)
 

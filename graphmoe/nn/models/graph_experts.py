@@ -10,12 +10,13 @@ from torch_geometric.data import Data
 from torch_geometric.nn.aggr import MeanAggregation
 
 from graphmoe.nn.models.atom_encoder import AtomEncoder
-from graphmoe.nn.models.graph_predictor import GraphPredictor
+from graphmoe.nn.models.graph_predictor import GraphPredictor, graph_of_nodes
 from graphmoe.nn.models.in_step import can_run_in_step, run_in_step
 from graphmoe.nn.routers.base import Router
 from graphmoe.ops import combine, dispatch_plan
+from graphmoe.ops.compressed_rows import row_pointers
 from graphmoe.ops.gates import normalize
-from graphmoe.ops.graph_runs import cut_graphs, pointers
+from graphmoe.ops.graph_runs import cut_graphs
 from graphmoe.registry import routers
 from graphmoe.typing import Routing
 
@@ -155,10 +156,7 @@ class GraphExperts(nn.Module):
 
     def predict_each(self, data: Data) -> ExpertPredictions:
         """Predict, and keep what each expert said."""
-        batch = data.get("batch")
-        if batch is None:
-            batch = torch.zeros(int(data.num_nodes or 0), dtype=torch.long, device=data.x.device)
-        num_graphs = int(data.num_graphs) if data.get("batch") is not None else 1
+        batch, num_graphs = graph_of_nodes(data, data.x)
         tokens = data.x if self.encoder is None else self.encoder(data.x)
         routing: Routing = self.router(self.pool(tokens, batch, dim_size=num_graphs))
         index, weight, mask = self._slots(routing)
@@ -226,8 +224,8 @@ class _Graphs:
         of_edge = batch[data.edge_index[0]]
         # Batches of PyG and of ours have the edges of a graph together; others are sorted.
         self.order = None if _ascending(of_edge) else of_edge.argsort(stable=True)
-        self.nodes = pointers(torch.bincount(batch, minlength=num_graphs))
-        self.edges = pointers(torch.bincount(of_edge, minlength=num_graphs))
+        self.nodes = row_pointers(batch, num_graphs)
+        self.edges = row_pointers(of_edge, num_graphs)
         self.local = data.edge_index - self.nodes[of_edge]
 
     def take(self, index: Tensor) -> Data:

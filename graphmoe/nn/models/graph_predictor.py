@@ -213,7 +213,7 @@ class GraphPredictor(nn.Module):
         """
         x, routings = self._layers(data)
         if self.readout is not None:
-            batch, num_graphs = _graphs(data, x)
+            batch, num_graphs = graph_of_nodes(data, x)
             x = self.readout(x, batch, dim_size=num_graphs)
         if self.head is not None and self.level != "link":
             x = self.head(x)
@@ -238,7 +238,7 @@ class GraphPredictor(nn.Module):
     def _layers(self, data: Data) -> tuple[Tensor, list[Routing]]:
         x = self._encode(data)
         edges = self._edges(data)
-        batch, num_graphs = _graphs(data, x)
+        batch, num_graphs = graph_of_nodes(data, x)
         of_graphs = {"batch": batch, "batch_size": num_graphs} if self.norms_of_graphs else {}
         virtual = self.virtual_node
         state = None if virtual is None else virtual.begin(num_graphs)
@@ -330,7 +330,7 @@ class GraphPredictor(nn.Module):
         )
 
 
-def _graphs(data: Data, x: Tensor) -> tuple[Tensor, int]:
+def graph_of_nodes(data: Data, x: Tensor) -> tuple[Tensor, int]:
     """Graph of each node, and how many graphs there are."""
     batch: OptTensor = data.get("batch")
     if batch is None:
