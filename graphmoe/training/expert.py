@@ -63,6 +63,7 @@ def pretrain_expert(
     about: dict[str, Any] | None = None,
     views_of: Callable[[int], tuple[Any, ...]] | None = None,
     on_epoch: OnEpoch | None = None,
+    on_trained: OnEpoch | None = None,
     stop: StopRequest | None = None,
     loop: Callable[..., Loop] | None = None,
     peers: Peers = ALONE,
@@ -91,6 +92,8 @@ def pretrain_expert(
             compared on resume and kept in the manifest.
         views_of: Gives the views of an epoch (counted from 0) where they are drawn anew.
         on_epoch: Called after each epoch with the state so far.
+        on_trained: Called with the last state before the expert is put into the bank: what has to
+            be there beside a finished expert is written here.
         stop: A request to stop that somebody else sets; ``None``: SIGINT and SIGTERM do.
         loop: Makes a loop of another kind from the fields of
             :class:`~graphmoe.training.loop.Loop`; it moves ``graph`` to the device itself.
@@ -138,6 +141,8 @@ def pretrain_expert(
         objective, state = _train(
             graph, settings, seed, place, checkpointer, save, views_of, on_epoch, stop, loop, peers
         )
+        if on_trained is not None:
+            on_trained(state)
         expert = objective.encoder.cpu().float().eval()  # whatever the precision of the training
         manifest = ExpertManifest.of(
             name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import platform
 import shutil
 import time
@@ -77,6 +78,15 @@ class RunLogs:
 
     def _record(self, event: Any) -> None:
         self._records.write(event.SerializeToString())
+
+
+def read_losses(bank: Path, name: str) -> tuple[float, ...]:
+    """The loss of each epoch as ``metrics.csv`` has it; empty where there is none to read."""
+    try:
+        with open(bank / LOGS / name / "metrics.csv", newline="") as rows:
+            return tuple(float(row["loss"]) for row in csv.DictReader(rows))
+    except (OSError, KeyError, TypeError, ValueError):
+        return ()  # logs are for people, who may take them away or write into them
 
 
 def draw_losses(curves: Mapping[str, Sequence[float]], path: Path) -> None:

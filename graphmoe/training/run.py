@@ -13,7 +13,7 @@ from graphmoe.errors import GraphMoEError
 from graphmoe.training.executors import Executor, LocalExecutor
 from graphmoe.training.interrupts import TrainingInterruptedError, stop_on_signal
 from graphmoe.training.jobs import Function, Outcome
-from graphmoe.training.logs import LOGS, draw_losses
+from graphmoe.training.logs import LOGS, draw_losses, read_losses
 from graphmoe.training.progress import Display, print_summary
 from graphmoe.training.task import PretrainTask, pretrain_task
 
@@ -59,18 +59,23 @@ def run_pretraining(
     executor = executor or LocalExecutor()
     progress = progress and executor.speaks
     outcomes = run_tasks(pretrain_task, tasks, executor, progress)
-    curves = {
-        name: outcome.value.losses
-        for name, outcome in zip(names, outcomes, strict=True)
-        if outcome.error is None and outcome.value.losses
-    }
-    if curves and executor.speaks:
-        draw_losses(curves, out / LOGS / "loss.png")
+    if executor.speaks:
+        _draw(dict(zip(names, outcomes, strict=True)), out)
     if progress:
         print_summary(names, outcomes, sys.stdout)
     judge(names, outcomes, out)
     if executor.speaks:
         rebuild_index(out)  # an earlier run may have been killed just before it
+
+
+def _draw(outcomes: dict[str, Outcome], out: Path) -> None:
+    """One picture of the losses of all, also of those that an earlier run finished."""
+    values = {name: o.value for name, o in outcomes.items() if o.error is None}
+    picture = out / LOGS / "loss.png"
+    if any(not value.skipped for value in values.values()) or not picture.exists():
+        curves = {name: value.losses or read_losses(out, name) for name, value in values.items()}
+        if curves := {name: losses for name, losses in curves.items() if losses}:
+            draw_losses(curves, picture)
 
 
 def run_tasks(

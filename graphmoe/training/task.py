@@ -180,6 +180,7 @@ def pretrain_task(
                 fingerprint=fingerprint,
                 about=about,
                 on_epoch=watch,
+                on_trained=None if watch is None else watch.trained,
                 stop=stop,
                 peers=peers,
                 **modes,
@@ -189,8 +190,6 @@ def pretrain_task(
                 watch.close()
         if task.batches is not None and peers.first:
             discard(task.folder)
-    if result.losses and peers.first:
-        draw_losses({task.name: result.losses}, task.out / LOGS / task.name / "loss.png")
     return TaskResult(result.manifest, result.losses, result.skipped)
 
 
@@ -246,6 +245,14 @@ def _prepared(
 
 
 class _Watch(Watch):
+    def trained(self, state: TrainingState) -> None:
+        """Leave logs that are whole, and a picture: who finds the expert finds them too."""
+        if self.logs is None:  # every epoch was done by an earlier run
+            self.logs = RunLogs(self.out, self.name, self.columns(state))
+            self.write(self.logs, state, first=True)
+        self.close()
+        draw_losses({self.name: state.losses}, self.out / LOGS / self.name / "loss.png")
+
     def columns(self, state: TrainingState) -> Sequence[str]:
         return "loss", "best_loss"
 

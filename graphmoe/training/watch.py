@@ -56,8 +56,9 @@ class Watch(ABC):
 
     def close(self) -> None:
         """Close the logs, if there are any."""
-        if self.logs is not None:
-            self.logs.close()
+        logs, self.logs = self.logs, None
+        if logs is not None:
+            logs.close()
 
 
 class RecordWatch(Watch):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import time
 from pathlib import Path
 
 import pytest
-from killing import disturb_until_done, outcome
+from killing import awaited, disturb_until_done, outcome, start
 from nightly import NIGHTLY, SEED, nightly
 
 from graphmoe.checkpoint import ExpertBank
@@ -91,3 +92,19 @@ def test_disturbed_at_random_moments(name: str, files: Path, tmp_path: Path) -> 
         out = tmp_path / f"disturbed{len(left)}"
         disturb_until_done([*line, str(out)], again, out, moments, left, length)
         assert outcome(out) == wanted
+
+
+def test_pictures_are_drawn_again_where_the_disk_had_no_room(tmp_path: Path) -> None:
+    """The training is done by then, and what it leaves for people is a part of what is done."""
+    line = [*COMMANDS["pretrain"][0].split(), "--quiet", "--out"]
+    assert main([*line, str(tmp_path / "whole")]) == 0
+    line.append(str(tmp_path / "full"))
+    size = (tmp_path / "whole" / "logs" / "wine" / "loss.png").stat().st_size
+
+    def no_room() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, size // 2))
+
+    assert awaited(start(line, tmp_path / "said.txt", no_room)) == 1
+    assert "File too large" in (tmp_path / "said.txt").read_text()
+    assert main([*line, "--resume"]) == 0
+    assert outcome(tmp_path / "full") == outcome(tmp_path / "whole")

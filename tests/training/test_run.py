@@ -98,6 +98,28 @@ def test_logs_hold_every_epoch(tmp_path: Path) -> None:
         assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_picture_shows_those_that_an_earlier_run_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = {}
+    monkeypatch.setattr("graphmoe.training.run.draw_losses", lambda c, path: drawn.update(c))
+    bank = run("karate", tmp_path)
+    losses = drawn.pop("karate")
+    run(["karate", "florentine"], tmp_path, resume=True)
+    assert sorted(drawn) == ["florentine", "karate"]
+    assert drawn["karate"] == losses
+    assert min(losses) == bank.manifest("karate").metrics["loss"]
+    # Nothing was trained: what is there stays, and what was taken away comes back.
+    (tmp_path / "logs" / "loss.png").write_bytes(b"as it was")
+    drawn.clear()
+    run(["karate", "florentine"], tmp_path, resume=True)
+    assert not drawn
+    (tmp_path / "logs" / "loss.png").unlink()
+    (tmp_path / "logs" / "karate" / "metrics.csv").write_text("epoch\nnobody knows\n")
+    run(["karate", "florentine"], tmp_path, resume=True)
+    assert sorted(drawn) == ["florentine"]
+
+
 def test_one_graph_that_fails_does_not_lose_the_others(tmp_path: Path) -> None:
     broken = load_graph("karate")
     broken.x = torch.full((34, 2), float("nan"))
