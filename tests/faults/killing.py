@@ -82,12 +82,20 @@ def ended(child: int, seconds: float) -> int | None:
         time.sleep(0.0005)
 
 
+def kill(child: int) -> None:
+    """``kill -9`` to the process and to all that it started."""
+    try:
+        os.killpg(child, signal.SIGKILL)
+    except ProcessLookupError:  # it has not come to its first line, and has no group yet
+        os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
 def awaited(child: int, seconds: float = 240) -> int:
     """Its exit code; it is killed where it does not end."""
     code = ended(child, seconds)
     if code is None:
-        os.killpg(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        kill(child)
         raise AssertionError(f"it did not end within {seconds} s")
     return code
 
@@ -128,8 +136,7 @@ def disturb_until_done(
             os.kill(child, signal.SIGTERM)
             code = awaited(child)
         elif code is None:
-            os.killpg(child, signal.SIGKILL)
-            os.waitpid(child, 0)
+            kill(child)
         text = said.read_text(errors="replace")
         assert "Traceback" not in text
         if code == 0:
