@@ -38,6 +38,8 @@ from graphmoe.typing import Graph, PathLike
 
 #: Steps of propagation that the logistic floors are taken at.
 FLOOR_STEPS = (0, 2, 3, 5)
+#: How floors begin that are a fusion themselves.
+OWN_FLOORS = "same, "
 
 
 @dataclass(repr=False)
@@ -82,6 +84,10 @@ class FuseResult:
             "scored": bool(self.results),
             "members": [{"name": m.name, "kind": m.kind, "source": m.source} for m in self.members],
             "results": {name: result.to_dict() for name, result in self.results.items()},
+            "degrees": {
+                name: {str(k): table for k, table in result.degrees.items()}
+                for name, result in self.results.items()
+            },
             "alpha": {str(k): alpha.tolist() for k, alpha in self.alpha.items()},
             "alpha_entropy": {str(k): value for k, value in self.alpha_entropy.items()},
             "member_scores": {str(k): scores for k, scores in self.member_scores.items()},
@@ -162,7 +168,12 @@ def fuse(
             methods |= floor_methods(graph, members, head, experts, settings, seed)
         with task_progress(progress, len(drawn) * len(methods)) as report:
             results = evaluate_methods(
-                methods, graph.labels, drawn, graph.num_classes, on_task=report
+                methods,
+                graph.labels,
+                drawn,
+                graph.num_classes,
+                on_task=report,
+                degree=graph.degree,
             )
     result = keeper.result(graph, results, splits_fingerprint(drawn))
     if out is not None:

@@ -14,7 +14,8 @@ from torch_geometric.data import Data, HeteroData
 from graphmoe.checkpoint import ExpertBank
 from graphmoe.checkpoint.large_graph import LargeGraph, is_large_graph
 from graphmoe.config import FuseConfig
-from graphmoe.data import graph_fingerprint, load_graph, validate_graph
+from graphmoe.data import graph_fingerprint, load_graph, node_degrees, validate_graph
+from graphmoe.data.counting import NODE
 from graphmoe.errors import ConfigError, DataError, unknown_name
 from graphmoe.evaluation import Member, expert_members, operator_members
 from graphmoe.transforms import MultiView
@@ -34,6 +35,7 @@ class Target:
         fingerprint: Of the graph as it came.
         node_names: What its (target) nodes are called, where it says.
         class_names: What its classes are called, where it says.
+        degree: ``[N]`` different neighbours of each (target) node.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Target:
     fingerprint: str
     node_names: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
+    degree: Tensor | None = None
 
     @property
     def num_classes(self) -> int:
@@ -92,7 +95,8 @@ def prepare_target(
         form.x = form.x.to(device)
         form.views = tuple(view.to(device) for view in form.views)
     y = forms["features"].y if "y" in forms["features"] else None
-    nodes = graph[find_target(graph)] if isinstance(graph, HeteroData) else graph
+    kind = find_target(graph) if isinstance(graph, HeteroData) else NODE
+    nodes = graph[kind] if isinstance(graph, HeteroData) else graph
     classes = 0 if y is None or not y.numel() else int(y.max()) + 1
     return Target(
         name,
@@ -101,6 +105,7 @@ def prepare_target(
         graph_fingerprint(graph),
         _names(nodes, "node_names", forms["features"].x.size(0)),
         _names(nodes, "class_names", classes),
+        node_degrees(graph)[kind],
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from graphmoe.benchmark.by_degree import scores_by_degree
 from graphmoe.benchmark.models import make_model
 from graphmoe.benchmark.pretrained import PRETRAINED, expert_hashes
 from graphmoe.benchmark.run_folder import PREDICTIONS, SEED_FORMAT, SEED_VERSION
@@ -179,6 +180,7 @@ def _write(
 ) -> dict[str, Any]:
     """Put everything into the folder in one move; the saved state goes with it."""
     best = state.records[state.best_epoch]
+    found = _predictions(task, model, data)
     metrics = {
         "metric": data.metric,
         **{part: best[f"{part}/{data.metric}"] for part in task.parts},
@@ -192,26 +194,41 @@ def _write(
         },
         "load": {k.removeprefix("load/"): v for k, v in best.items() if k.startswith("load/")},
         "routing_entropy": best.get("routing_entropy", []),
+        **({"degrees": degrees} if (degrees := scores_by_degree(data, found)) else {}),
     }
+    kept = _size(task, data) <= MOST_PREDICTIONS
     files = {
         WEIGHTS: dump_tensors(model.state_dict()),
         METRICS: dump_sealed(plain(metrics)),
         EPOCHS: dump_records(state.records),
-        PREDICTIONS: dump_tensors(_predictions(task, model, data)),
+        PREDICTIONS: dump_tensors(_tensors(found) if kept else {}),
     }
     about = {"format": SEED_FORMAT, "version": SEED_VERSION, "model": task.model}
     write_folder(task, identity, files, about)
     return metrics
 
 
-def _predictions(task: SeedTask, model: nn.Module, data: TaskData) -> dict[str, Tensor]:
-    """What the best weights predict for each part, and what is true."""
-    count = sum(len(data.split[part]) for part in task.parts) * data.num_outputs
-    if count > MOST_PREDICTIONS:
+def _size(task: SeedTask, data: TaskData) -> int:
+    """Numbers in all predictions."""
+    return sum(len(data.split[part]) for part in task.parts) * data.num_outputs
+
+
+def _predictions(
+    task: SeedTask, model: nn.Module, data: TaskData
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """What is true and what the best weights predict, for each part; nothing where none needs it.
+
+    A node task is told by degree: that takes one more pass over its graph, whatever its size.
+    """
+    if data.level != "node" and _size(task, data) > MOST_PREDICTIONS:
         return {}
     with limited_threads(task.settings.threads):
         steps = steps_of(data, task.settings.batch_size, resolve_device(task.device))
-        found = steps.predict(model, task.parts)
+        return steps.predict(model, task.parts)
+
+
+def _tensors(found: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    """The same under the names in the file."""
     return {
         name: tensor
         for part, (y, pred) in found.items()

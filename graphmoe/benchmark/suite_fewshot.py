@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from graphmoe.api.fuse import fuse
+from graphmoe.api.fuse import OWN_FLOORS, fuse
 from graphmoe.api.pictures import shots_text
 from graphmoe.api.pretrain import pretrain
 from graphmoe.api.run_folder import weights_hash
@@ -26,8 +26,6 @@ from graphmoe.typing import PathLike
 MODELS = ("prototype", "task_expert")
 #: What was found for one model and seed, beside the fusion itself.
 SCORES = "scores.json"
-#: Floors that are a fusion themselves, one a model; the others are the same for every model.
-_OWN = "same, "
 
 
 def run_fewshot(
@@ -164,8 +162,8 @@ def _rows(
             for method in next(iter(by_seed.values()))["scores"]:
                 if method == "fusion":
                     name = ours
-                elif method.startswith(_OWN):
-                    name = f"{model}, {method.removeprefix(_OWN)}, {shots_text(k)}"
+                elif method.startswith(OWN_FLOORS):
+                    name = f"{model}, {method.removeprefix(OWN_FLOORS)}, {shots_text(k)}"
                 else:
                     name = f"{method}, {shots_text(k)}"
                 if method != "fusion":
@@ -177,7 +175,7 @@ def _rows(
                     for seed, told in by_seed.items()
                 ]
                 settings = chosen[model].model_dump(mode="json", exclude={"reference"})
-                own = settings if method == "fusion" or method.startswith(_OWN) else {}
+                own = settings if method == "fusion" or method.startswith(OWN_FLOORS) else {}
                 about = {"row": method, "shots": k, **own}
                 rows[name] = Row.of(name, seeds, config=about)
     return [*rows.values()], pairs

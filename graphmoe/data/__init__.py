@@ -9,6 +9,7 @@ from graphmoe.data.catalog import (
     inspect_graph,
     load_graph,
 )
+from graphmoe.data.degrees import node_degrees
 from graphmoe.data.description import GraphDescription, read_described_graph
 from graphmoe.data.fewshot import (
     FewShotSplit,
@@ -41,6 +42,7 @@ __all__ = [
     "knn_edges",
     "load_graph",
     "load_splits",
+    "node_degrees",
     "read_described_graph",
     "save_splits",
     "splits_fingerprint",

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from graphmoe.data.fewshot import FewShotSplit
 from graphmoe.evaluation.metrics import Score, f1, mean_std
+from graphmoe.ops.degree_buckets import NODE_BUCKETS, bucket_rows
 
 #: From labelled nodes (L) and their classes (L) to scores of every class (N, C).
 Method = Callable[[Tensor, Tensor], Tensor]
@@ -22,9 +23,14 @@ class FewShotResult:
 
     Attributes:
         scores: For each number of shots the score of each task, in order.
+        degrees: For each number of shots, by bucket of degrees
+            (:data:`~graphmoe.ops.degree_buckets.NODE_BUCKETS`), how many nodes each task tested in
+            it (``"count"``) and their micro F1 in percent (``"micro"``; ``None``: there was none).
+            Empty where degrees were not given.
     """
 
     scores: dict[int, list[Score]] = field(default_factory=dict)
+    degrees: dict[int, dict[str, dict[str, list[Any]]]] = field(default_factory=dict)
 
     def micro(self, shots: int) -> list[float]:
         """Micro F1 of each task, in percent."""
@@ -52,6 +58,7 @@ def evaluate_methods(
     splits: Sequence[FewShotSplit],
     num_classes: int,
     on_task: OnTask | None = None,
+    degree: Tensor | None = None,
 ) -> dict[str, FewShotResult]:
     """Score each method on each split.
 
@@ -61,6 +68,7 @@ def evaluate_methods(
         splits: Tasks; test nodes are scored.
         num_classes: C.
         on_task: Called after each score.
+        degree: Of all nodes, shape (N): scores are told by it, too.
     """
     results = {name: FewShotResult() for name in methods}
     for split in splits:
@@ -68,6 +76,22 @@ def evaluate_methods(
             pred = method(split.train, y[split.train]).argmax(dim=1)
             score = f1(pred[split.test], y[split.test], num_classes)
             results[name].scores.setdefault(split.shots, []).append(score)
+            if degree is not None:
+                right = (pred[split.test] == y[split.test]).cpu()
+                table = results[name].degrees.setdefault(split.shots, {})
+                _note_degrees(table, degree[split.test], right)
             if on_task:
                 on_task(name, split, score)
     return results
+
+
+def _note_degrees(table: dict[str, dict[str, list[Any]]], degree: Tensor, right: Tensor) -> None:
+    """Put one more task into ``table``; micro F1 of one class a node is the share that is right."""
+
+    def micro(inside: Tensor) -> dict[str, float | None]:
+        found = right[inside].double()
+        return {"micro": 100 * float(found.mean()) if found.numel() else None}
+
+    for bucket, row in bucket_rows(degree, NODE_BUCKETS, micro).items():
+        for name, value in row.items():
+            table.setdefault(bucket, {}).setdefault(name, []).append(value)

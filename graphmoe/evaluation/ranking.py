@@ -13,7 +13,7 @@ from torch import Tensor
 
 from graphmoe.errors import DataError
 from graphmoe.evaluation.top_items import ItemsOfUsers, Score, rank
-from graphmoe.ops.degree_buckets import ITEM_BUCKETS, USER_BUCKETS
+from graphmoe.ops.degree_buckets import ITEM_BUCKETS, USER_BUCKETS, bucket_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,21 +101,16 @@ class RankingResult:
 
     def by_item_degree(self) -> dict[str, dict[str, float]]:
         """By train degree of the held-out item: how many interactions, and their hit rates."""
-        degree, rows = self.item_degree[self.item], {}
-        for bucket in ITEM_BUCKETS:
-            inside = bucket.holds(degree)
-            rows[bucket.name] = {"count": int(inside.sum())} | {
-                f"hit@{k}": _mean(self.hit(k)[inside]) for k in self.ks
-            }
-        return rows
+        hits = {f"hit@{k}": self.hit(k) for k in self.ks}
+        return bucket_rows(
+            self.item_degree[self.item],
+            ITEM_BUCKETS,
+            lambda inside: {name: _mean(hit[inside]) for name, hit in hits.items()},
+        )
 
     def by_user_degree(self) -> dict[str, dict[str, float]]:
         """By train interactions of the user: how many users, and their mean recall and NDCG."""
-        degree, rows = self.user_degree[self.users], {}
-        for bucket in USER_BUCKETS:
-            inside = bucket.holds(degree)
-            rows[bucket.name] = {"count": int(inside.sum())} | self.mean(inside)
-        return rows
+        return bucket_rows(self.user_degree[self.users], USER_BUCKETS, self.mean)
 
     def coverage(self, k: int) -> float:
         """The share of all items that anybody is recommended among the first ``k``."""

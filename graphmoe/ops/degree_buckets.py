@@ -1,9 +1,10 @@
-"""Groups of items by how often they were trained on, and of users by how much they did."""
+"""Groups by degree: items by how often they were trained on, users by how much they did, nodes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,12 +12,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Bucket:
-    """Those with ``low`` to ``high`` training interactions, both included.
+    """Those with ``low`` to ``high`` training interactions or neighbours, both included.
 
     Attributes:
         name: In tables.
-        low: Fewest interactions.
-        high: Most interactions; ``None``: any number.
+        low: Fewest.
+        high: Most; ``None``: any number.
     """
 
     name: str
@@ -52,6 +53,16 @@ USER_BUCKETS = (
     Bucket("some", 6, 20),
     Bucket("many", 21, None),
 )
+#: Of nodes, by how many others an edge joins them to. Those without any learn from nobody: they are
+#: a bucket of their own.
+NODE_BUCKETS = (
+    Bucket("isolated", 0, 0),
+    Bucket("one", 1, 1),
+    Bucket("few", 2, 5),
+    Bucket("some", 6, 20),
+    Bucket("many", 21, 100),
+    Bucket("hub", 101, None),
+)
 
 
 def bucket_index(degree: Tensor, buckets: Sequence[Bucket] = ITEM_BUCKETS) -> Tensor:
@@ -60,3 +71,21 @@ def bucket_index(degree: Tensor, buckets: Sequence[Bucket] = ITEM_BUCKETS) -> Te
     for i, bucket in enumerate(buckets):
         index[bucket.holds(degree)] = i
     return index
+
+
+def bucket_rows(
+    degree: Tensor, buckets: Sequence[Bucket], score: Callable[[Tensor], Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """By bucket how many fall in it, and their figures.
+
+    Args:
+        degree: Of those that were tested, shape (V).
+        buckets: Groups of degrees.
+        score: Gives the figures of some of them, told which by bool (V): of a bucket that holds
+            nobody, too.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    for bucket in buckets:
+        inside = bucket.holds(degree)
+        rows[bucket.name] = {"count": int(inside.sum()), **score(inside)}
+    return rows

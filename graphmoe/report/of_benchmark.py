@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from graphmoe.api.pictures import shots_text
+from graphmoe.api.run_folder import RESULT
 from graphmoe.benchmark.results import Comparison, Result, Row, load_result
 from graphmoe.benchmark.run_folder import read_seed, training_name
+from graphmoe.checkpoint.sealed import load_sealed
 from graphmoe.report.bars import Interval, bars, intervals
 from graphmoe.report.blocks import FACTS, Block, Note, RunReport, Scores, Table
+from graphmoe.report.degrees import Rows, counts_of, draws, means_by_bucket, node_figure
 from graphmoe.report.embeddings import maps, saved_maps
 from graphmoe.report.figures import Line, lines
 from graphmoe.report.of_routing import saved_routing
-from graphmoe.report.reading import MOST_DRAWN, flat, moment
+from graphmoe.report.reading import MOST_DRAWN, flat, moment, read_json
 from graphmoe.report.routing import load_over_time
-from graphmoe.training.folder_task import EPOCHS, MODEL
+from graphmoe.training.folder_task import EPOCHS, METRICS, MODEL
 from graphmoe.training.recommend_log import read_log
 
 
@@ -36,6 +40,8 @@ def read_benchmark(path: Path, name: str) -> RunReport:
         run.add("summary", *(Note(f"{row.name}, seed {s}: {w}") for s, w in row.failures.items()))
     _curves(run, result)
     _routing(run, result, path)
+    if path.is_dir():
+        run.add("degrees", *_degrees(result, path))
     for test in dict.fromkeys(found.test for found in result.comparisons):
         found = [c for c in result.comparisons if c.test == test]
         title = f"Differences on {result.dataset}: {test}"
@@ -69,6 +75,46 @@ def _outputs(result: Result, path: Path) -> list[Block]:
             title = f"Outputs of {row.name} for the test items, seed {seed.seed}"
             return maps(z, title, labels, "true class" if classes else "")
     return []
+
+
+def _degrees(result: Result, path: Path) -> list[Block]:
+    """Scores of nodes by their degree, as the folders of the seeds have them; older ones do not."""
+    if result.suite == "fewshot":
+        return _fused_degrees(result, path)
+    tables: dict[str, list[Rows]] = {}
+    for row in result.rows:
+        folders = [path / training_name(row.name, seed.seed) for seed in row.seeds]
+        metrics = [load_sealed(f / METRICS) for f in folders if (f / METRICS).is_file()]
+        if found := [told["degrees"]["test"] for told in metrics if "degrees" in told]:
+            tables[row.name] = found
+    if not tables:
+        return []
+    series = {name: means_by_bucket(found, result.metric) for name, found in tables.items()}
+    counts = counts_of(next(iter(tables.values()))[:1])  # the split is that of every seed
+    title = "By degree of nodes, test: mean over seeds"
+    return node_figure(title, counts, series, result.metric)
+
+
+def _fused_degrees(result: Result, path: Path) -> list[Block]:
+    """Of the fusion of each model, over the draws of all its seeds."""
+    tables: dict[int, dict[str, list[Rows]]] = {}
+    for row in result.rows:
+        if row.config.get("row") != "fusion":
+            continue
+        k = int(row.config["shots"])
+        for seed in row.seeds:
+            saved = path / training_name(str(row.config["method"]), seed.seed) / RESULT
+            told = read_json(saved).get("degrees", {}) if saved.is_file() else {}
+            if str(k) in told.get("fusion", {}):
+                found = draws(told["fusion"][str(k)])
+                tables.setdefault(k, {}).setdefault(row.name, []).extend(found)
+    blocks: list[Block] = []
+    for k, by_row in tables.items():
+        title = f"By degree of nodes, {shots_text(k)}: mean over seeds and draws"
+        series = {name: means_by_bucket(found, "micro") for name, found in by_row.items()}
+        counts = counts_of(next(iter(by_row.values())))
+        blocks += node_figure(title, counts, series, "micro F1, percent")
+    return blocks
 
 
 def _rows(result: Result) -> Table:

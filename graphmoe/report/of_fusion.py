@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from graphmoe.api.fuse import OWN_FLOORS
 from graphmoe.api.pictures import shots_text
 from graphmoe.api.run_folder import RESULT
 from graphmoe.evaluation import mean_std
 from graphmoe.report.bars import bars
 from graphmoe.report.blocks import FACTS, RunReport, Scores, Table
+from graphmoe.report.degrees import counts_of, draws, means_by_bucket, node_figure
 from graphmoe.report.embeddings import saved_maps
 from graphmoe.report.figures import heat
 from graphmoe.report.of_routing import saved_routing
@@ -58,10 +60,27 @@ def read_fusion(path: Path, name: str) -> RunReport:
     if alone:
         title = "Each member alone"
         run.add("fusion", bars("members", title, members, alone, "member", "micro F1, percent"))
+    for k in sorted({int(k) for by_shots in told.get("degrees", {}).values() for k in by_shots}):
+        _degrees(run, told["degrees"], k)
     run.add("routing", *saved_routing(path))
     run.add("embeddings", *saved_maps(path))
     run.environment = flat(told.get("versions", {}))
     return run
+
+
+def _degrees(run: RunReport, degrees: dict[str, Any], k: int) -> None:
+    """By degree of the tested nodes; floors that are no fusion are in a table."""
+    tables = {method: draws(by[str(k)]) for method, by in degrees.items() if str(k) in by}
+    micro = {method: means_by_bucket(found, "micro") for method, found in tables.items()}
+    counts = counts_of(next(iter(tables.values())))
+    drawn = {m: of for m, of in micro.items() if m == "fusion" or m.startswith(OWN_FLOORS)}
+    title = f"By degree of nodes, {shots_text(k)}"
+    run.add(
+        "degrees", *node_figure(f"{title}: mean over draws", counts, drawn, "micro F1, percent")
+    )
+    buckets = [bucket for bucket, count in counts.items() if count]
+    rows = [(method, *(of[b] for b in buckets)) for method, of in micro.items()]
+    run.add("degrees", Table(f"{title}: micro F1 of every method, %", ("method", *buckets), rows))
 
 
 def _scores(results: dict[str, Any]) -> Table:

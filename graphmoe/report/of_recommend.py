@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,10 @@ from graphmoe.api.recommend_run import (
     summarise,
 )
 from graphmoe.api.recommend_tables import cell
-from graphmoe.evaluation import mean_std
 from graphmoe.evaluation.routing_tables import read_routing
 from graphmoe.ops.degree_buckets import ITEM_BUCKETS, USER_BUCKETS
-from graphmoe.report.bars import bars
 from graphmoe.report.blocks import FACTS, Cell, Note, Plot, RunReport, Scores, Table
+from graphmoe.report.degrees import degree_figure, means_by_bucket
 from graphmoe.report.embeddings import maps, saved_maps
 from graphmoe.report.figures import Line, heat, lines
 from graphmoe.report.of_routing import saved_routing
@@ -164,25 +163,18 @@ def _degrees(run: RunReport, each: Mapping[str, Mapping[str, Any]]) -> None:
         tables = [found[part].get(f"{side} by degree") for found in each.values()]
         if not tables or any(table is None for table in tables):
             continue
-        counts = {b: int(row["count"]) for b, row in tables[0].items()}
-        buckets = [b for b in tables[0] if counts[b]]
-        if not buckets:
-            continue
-        names = [name for name in tables[0][buckets[0]] if name != "count"]
-        series = {name: [_mean([t[b][name] for t in tables]) for b in buckets] for name in names}
+        names = [name for name in next(iter(tables[0].values()), {}) if name != "count"]
         known = ITEM_BUCKETS if side == "items" else USER_BUCKETS
-        spans = {bucket.name: f" {bucket.span}" for bucket in known}
-        labels = [f"{b}{spans.get(b, '')} ({counts[b]:,} tested)" for b in buckets]
-        title = f"By degree of {side}, {part}: mean over seeds"
-        what = "training interactions"
-        run.add("degrees", bars(f"{side}-by-degree", title, labels, series, what, "score"))
-        if empty := [f"{b}{spans.get(b, '')}" for b in counts if not counts[b]]:
-            run.add("degrees", Note(f"No {side} were tested in: {', '.join(empty)}."))
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    there = [value for value in values if value is not None]
-    return mean_std(there)[0] if there else None
+        found = degree_figure(
+            f"{side}-by-degree",
+            f"By degree of {side}, {part}: mean over seeds",
+            side,
+            known,
+            {bucket: int(row["count"]) for bucket, row in tables[0].items()},
+            {name: means_by_bucket(tables, name) for name in names},
+            "training interactions",
+        )
+        run.add("degrees", *found)
 
 
 def _vectors(run: RunReport, folder: Path, model: Mapping[str, Any], seed: int) -> None:

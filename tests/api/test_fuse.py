@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch_geometric.data import HeteroData
+from torch_geometric.data import Data, HeteroData
 
 import graphmoe
 from graphmoe.checkpoint import ExpertBank
@@ -243,6 +243,31 @@ def test_the_record_is_plain_json_with_every_score(bank: ExpertBank, small: dict
     assert micro == result.results["fusion"].micro(3)
     assert record["results"]["fusion"]["3"]["micro_mean"] == pytest.approx(sum(micro) / 2)
     assert torch.tensor(record["alpha"]["3"]) == pytest.approx(result.alpha[3])
+
+
+def test_scores_by_degree_of_a_graph_with_lonely_nodes(
+    bank: ExpertBank, small: dict[str, Any]
+) -> None:
+    data = graphmoe.load_graph("karate")
+    lonely = (data.edge_index[0] % 7 == 3) | (data.edge_index[1] % 7 == 3)
+    data = Data(x=data.x, y=data.y, edge_index=data.edge_index[:, ~lonely])
+    splits = few_shot_splits(data.y, 3, 2, seed=1)
+    result = fuse(data, bank, {**small, "floors": False}, shots=(3,), splits=splits)
+    pred = result.probs().argmax(dim=1)
+    wanted: dict[str, list[bool]] = {}
+    for node in splits[0].test.tolist():
+        around = {b for a, b in data.edge_index.t().tolist() if a == node}
+        around |= {a for a, b in data.edge_index.t().tolist() if b == node}
+        degree = len(around - {node})
+        bucket = next(b for b, high in (("isolated", 0), ("one", 1), ("few", 5), ("some", 20))
+                      if degree <= high)  # fmt: skip
+        wanted.setdefault(bucket, []).append(bool(pred[node] == data.y[node]))
+    assert "isolated" in wanted
+    table = result.to_dict()["degrees"]["fusion"]["3"]
+    for bucket, row in table.items():
+        right = wanted.get(bucket, [])
+        assert (row["count"][0], len(row["micro"])) == (len(right), 2)
+        assert row["micro"][0] == (pytest.approx(100 * sum(right) / len(right)) if right else None)
 
 
 def test_what_is_printed_is_what_was_found(

@@ -54,6 +54,36 @@ def test_only_test_nodes_count_and_only_training_labels_are_seen() -> None:
         assert torch.equal(y, Y[split.train])
 
 
+def test_by_degree_as_a_loop_over_nodes_counts() -> None:
+    generator = torch.Generator().manual_seed(0)
+    degree = torch.tensor([0, 1, 3, 7, 30])[torch.randint(5, (60,), generator=generator)]
+    spans = {"isolated": (0, 0), "one": (1, 1), "few": (2, 5), "some": (6, 20),
+             "many": (21, 100), "hub": (101, 10**9)}  # fmt: skip
+    said = torch.randn(60, 3, generator=generator)
+    todo = splits()
+    found = evaluate_methods({"m": lambda index, y: said}, Y, todo, 3, degree=degree)["m"]
+    assert set(found.degrees) == {1, 3}
+    for shots, table in found.degrees.items():
+        tasks = [split for split in todo if split.shots == shots]
+        assert set(table) == set(spans)
+        for bucket, (low, high) in spans.items():
+            for task, split in enumerate(tasks):
+                right = [
+                    int(said[i].argmax()) == int(Y[i])
+                    for i in split.test.tolist()
+                    if low <= int(degree[i]) <= high
+                ]
+                assert table[bucket]["count"][task] == len(right)
+                micro = table[bucket]["micro"][task]
+                assert micro == (pytest.approx(100 * sum(right) / len(right)) if right else None)
+        assert table["hub"] == {"count": [0] * 4, "micro": [None] * 4}
+        for task, score in enumerate(found.scores[shots]):  # the whole is the sum of its parts
+            parts = [(r["count"][task], r["micro"][task] or 0.0) for r in table.values()]
+            whole = sum(n * micro for n, micro in parts) / sum(n for n, _ in parts)
+            assert whole == pytest.approx(score.micro)
+    assert evaluate_methods({"m": oracle}, Y, todo, 3)["m"].degrees == {}
+
+
 def test_tells_each_score_as_it_is_made() -> None:
     told: list[tuple[str, int, int, float]] = []
     todo = splits()

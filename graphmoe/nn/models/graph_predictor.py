@@ -178,7 +178,8 @@ class GraphPredictor(nn.Module):
                 )
         normed = num_layers - by_convolution
         self.norms = nn.ModuleList(_normalization(norm, hidden_channels) for _ in range(normed))
-        self.norms_of_graphs = norm is not None and "batch" in argument_names(self.norms[0])
+        # A node model of one layer, which is its last, has none.
+        self.norms_of_graphs = bool(norm and normed) and "batch" in argument_names(self.norms[0])
         self.act = activation_resolver(act) if act else nn.Identity()
         self.dropout = dropout
         self.virtual_node = None

@@ -192,6 +192,13 @@ def test_float_edges_and_jumps_of_node_models(network):
     assert [e.weight.shape for e in model.edge_encoders] == [(6, 4), (8, 4)]
 
 
+def test_a_node_model_may_have_one_layer(network):
+    for name in ("gcn", "moe-gcn", "gat"):
+        model = build_model(name, TaskShape("node", 3, "float", "none", 6), num_layers=1)
+        assert len(model.norms) == 0
+        assert model.eval()(network).shape == (30, 3)
+
+
 def test_messages(molecules):
     with pytest.raises(ValueError, match="readout is one of mean, .* got 'median'"):
         GraphPredictor(0, 1, readout="median")
