@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch_geometric.data import Data
 
@@ -24,6 +23,8 @@ def logistic_probs(z: Tensor, index: Tensor, y: Tensor, num_classes: int, C: flo
         num_classes: C.
         C: Inverse strength of the penalty, as in scikit-learn.
     """
+    from sklearn.linear_model import LogisticRegression
+
     rows = torch.nn.functional.normalize(z, dim=1).cpu().numpy()
     model = LogisticRegression(C=C, max_iter=1000).fit(rows[index.cpu().numpy()], y.cpu().numpy())
     probs = np.zeros((len(rows), num_classes), np.float32)

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sklearn.metrics import f1_score
 from torch import Tensor
 
 from graphmoe.ops.entropy import entropy
@@ -41,6 +40,8 @@ def f1(pred: Tensor, y: Tensor, num_classes: int) -> Score:
     """
     if pred.shape != y.shape or y.numel() == 0:
         raise ValueError(f"expected as many predictions as labels, got {pred.shape} and {y.shape}")
+    from sklearn.metrics import f1_score
+
     labels = list(range(num_classes))
     micro, macro = (
         100 * f1_score(y.cpu(), pred.cpu(), labels=labels, average=how, zero_division=0)

@@ -186,19 +186,10 @@ def _train(
     peers: Peers,
 ) -> tuple[Any, TrainingState]:
     """Fit a fresh objective, or one that goes on; its weights at the end are the best ones."""
-    from lightning_fabric import Fabric
-
-    fabric = Fabric(
-        accelerator=place.type,
-        devices=1 if place.index is None else [place.index],
-        precision=settings.precision,  # type: ignore[arg-type]
-    )
     torch.manual_seed(seed)
-    objective = build_objective(settings, graph.x.size(1))
-    wrapped, optimizer = fabric.setup(objective, build_optimizer(settings, objective))
-    for method in ("loss", "contrast"):
-        if hasattr(objective, method):
-            wrapped.mark_forward_method(method)
+    objective = build_objective(settings, graph.x.size(1)).to(place)
+    optimizer: Any = build_optimizer(settings, objective)
+    wrapped, optimizer, backward = _in_precision(settings.precision, objective, optimizer, place)
     generators = {
         "objective": torch.Generator(place).manual_seed(seed),
         "cpu": torch.default_generator,
@@ -211,15 +202,16 @@ def _train(
         state = peers.told(lambda: known.load(objective, optimizer, generators))
     if peers.count > 1:
         _same_state(peers, objective, optimizer, generators, state)
+    kind = next(objective.parameters()).dtype  # Fabric's plugin has set it
     if views_of is not None:
         drawn = views_of
-        views_of = lambda epoch: _moved(drawn(epoch), place)  # noqa: E731
+        views_of = lambda epoch: _moved(drawn(epoch), place, kind)  # noqa: E731
     loop = (make_loop or Loop)(
         objective=wrapped,
         optimizer=optimizer,
         settings=settings,
         generators=generators,
-        backward=fabric.backward,
+        backward=backward,
         views_of=views_of,
         checkpointer=checkpointer if peers.first else None,
         save=save or SaveSettings(),
@@ -227,11 +219,31 @@ def _train(
         on_epoch=on_epoch,
     )
     if make_loop is None:
-        graph = Data(x=graph.x.to(place), views=_moved(graph.views, place))
+        graph = Data(x=graph.x.to(place, kind), views=_moved(graph.views, place, kind))
     with divided_batches(objective, peers.group):
         state = loop.run(graph, state or TrainingState())
     objective.load_state_dict(state.best)
     return objective, state
+
+
+def _in_precision(
+    precision: str, objective: Any, optimizer: Any, place: torch.device
+) -> tuple[Any, Any, Callable[[Tensor], None]]:
+    """The objective and its optimizer as Fabric sets them up, and what fills gradients."""
+    if precision == "32-true":  # nothing to set up, and loading Fabric takes more than a second
+        return objective, optimizer, Tensor.backward
+    from lightning_fabric import Fabric
+
+    fabric = Fabric(
+        accelerator=place.type,
+        devices=1 if place.index is None else [place.index],
+        precision=precision,  # type: ignore[arg-type]
+    )
+    wrapped, optimizer = fabric.setup(objective, optimizer)
+    for method in ("loss", "contrast"):
+        if hasattr(objective, method):
+            wrapped.mark_forward_method(method)
+    return wrapped, optimizer, fabric.backward
 
 
 def _same_state(
@@ -335,8 +347,8 @@ def _projection(graph: Data) -> dict[str, Tensor]:
     return dict(fitted or {})
 
 
-def _moved(views: Iterable[Any], place: torch.device) -> tuple[Any, ...]:
-    return tuple(view.to(place) for view in views)
+def _moved(views: Iterable[Any], place: torch.device, kind: torch.dtype) -> tuple[Any, ...]:
+    return tuple(view.to(place, kind) for view in views)
 
 
 def _cuda_indices(place: torch.device) -> list[int]:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 import torch
-from sklearn.decomposition import TruncatedSVD
 from torch import Tensor
 from torch_geometric.data import Data, HeteroData
 from torch_geometric.transforms import BaseTransform
@@ -184,6 +183,8 @@ class AlignFeatures(BaseTransform):
             row = matrix.toarray() if sp.issparse(matrix) else matrix
             components = (row / np.sqrt(total)).astype(np.float32)
         else:
+            from sklearn.decomposition import TruncatedSVD  # a second of loading
+
             svd = TruncatedSVD(n_components=rank, random_state=self.seed).fit(matrix)
             components = svd.components_.astype(np.float32)
         kept = np.asarray(matrix @ components.T, dtype=np.float64)

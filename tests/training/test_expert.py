@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,13 @@ def same(left: Any, right: Any) -> bool:
     return all(map(torch.equal, weights(left), weights(right)))
 
 
+def test_mixed_precision_follows_single_precision(graph: Data) -> None:
+    mixed = pretrain_expert(graph, replace(SETTINGS, precision="bf16-mixed"))
+    single = pretrain_expert(graph, SETTINGS)
+    assert mixed.losses != single.losses
+    assert mixed.losses == pytest.approx(single.losses, abs=0.02)
+
+
 def test_equal_seeds_equal_weights(graph: Data) -> None:
     first = pretrain_expert(graph, SETTINGS, seed=3)
     torch.rand(7)  # whatever the global generator does meanwhile
@@ -59,17 +67,20 @@ def test_the_callers_state_is_left_as_it_was(graph: Data) -> None:
     assert torch.get_num_threads() == threads
 
 
-def test_it_is_the_plain_loop(graph: Data) -> None:
-    """The same numbers as ten lines of torch give."""
-    result = pretrain_expert(graph, SETTINGS, seed=0)
+@pytest.mark.parametrize("precision", ["32-true", "64-true"])
+def test_it_is_the_plain_loop(graph: Data, precision: str) -> None:
+    """The same numbers as ten lines of torch give, in either type."""
+    result = pretrain_expert(graph, replace(SETTINGS, precision=precision), seed=0)
+    kind = torch.float64 if precision == "64-true" else torch.float32
     torch.manual_seed(0)
-    objective = GraphInfomax(MultiViewEncoder(8, 8))
+    objective = GraphInfomax(MultiViewEncoder(8, 8)).to(kind)
+    x, views = graph.x.to(kind), [view.to(dtype=kind) for view in graph.views]
     optimizer = torch.optim.Adam(objective.parameters(), lr=1e-3, weight_decay=5e-4)
     generator = torch.Generator().manual_seed(0)
     losses, states = [], []
     for _ in range(12):
         optimizer.zero_grad()
-        loss = objective.loss(graph.x, graph.views, generator=generator)
+        loss = objective.loss(x, views, generator=generator)
         loss.backward()
         losses.append(loss.item())
         states.append(copy.deepcopy(objective.encoder.state_dict()))
@@ -78,7 +89,8 @@ def test_it_is_the_plain_loop(graph: Data) -> None:
     best = min(range(12), key=losses.__getitem__)
     assert result.manifest.metrics["best_epoch"] == best + 1
     found = result.expert.state_dict()
-    assert all(torch.equal(found[key], value) for key, value in states[best].items())
+    assert all(torch.equal(found[key], v.to(found[key].dtype)) for key, v in states[best].items())
+    assert all(value.dtype != torch.float64 for value in found.values())
 
 
 def test_training_lowers_the_loss(graph: Data) -> None:
