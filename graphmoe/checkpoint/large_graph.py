@@ -2,52 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch_geometric.data import Data
 
-from graphmoe.checkpoint.files import real_folder, storage_errors
-from graphmoe.checkpoint.sealed import load_sealed
-from graphmoe.errors import DataError, MissingDataError, VerificationError
+from graphmoe.checkpoint.block_files import (
+    MANIFEST,
+    STORAGE,
+    WORK,
+    ImportedGraph,
+    RowBlock,
+    covers,
+)
+from graphmoe.errors import DataError
 from graphmoe.typing import PathLike
 
-MANIFEST = "graph.json"
-WORK = "import"  #: What an import needs until it is finished.
 FORMAT = "graphmoe-large-graph"
-VERSION = 1
-
-#: Types that features can be stored in.
-STORAGE = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-_READ = 1 << 24
-
-
-class ArrayRecord(BaseModel):
-    """One NPY file: its name in the folder, its hash and its size in bytes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    file: str = Field(pattern=r"^[a-z]+/[0-9]{6}\.[a-z]+\.npy$")
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    size: int = Field(ge=0)
-
-
-class RowBlock(BaseModel):
-    """Consecutive rows: of the matrix (``crow`` and ``col``), or of the features (``x``)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    start: int = Field(ge=0)
-    stop: int = Field(ge=0)
-    entries: int = Field(ge=0)
-    arrays: dict[str, ArrayRecord]
 
 
 class LargeGraphManifest(BaseModel):
@@ -61,9 +37,10 @@ class LargeGraphManifest(BaseModel):
     made_from: dict[str, Any] = {}
     blocks: list[RowBlock]
     features: list[RowBlock] = []
+    labels: list[RowBlock] = []
 
 
-class LargeGraph:
+class LargeGraph(ImportedGraph):
     """An undirected graph without loops and repeated edges, memory-mapped from its folder.
 
     :func:`~graphmoe.checkpoint.import_graph.import_graph` writes it.
@@ -78,20 +55,19 @@ class LargeGraph:
         VerificationError: The manifest is damaged, or a file is missing or of another size.
     """
 
-    def __init__(self, path: PathLike) -> None:
-        self.path = Path(path)
-        if not (self.path / MANIFEST).exists():
-            known = "its import is not finished" if self.path.is_dir() else "there is no folder"
-            raise MissingDataError(f"no graph at {self.path}: {known}")
-        self.manifest = _read_manifest(self.path / MANIFEST)
-        for record in self._records():
-            path = self.path / record.file
-            if not real_folder(path.parent) or path.is_symlink() or not path.is_file():
-                raise VerificationError(f"{path}: the file is missing")
-            if path.stat().st_size != record.size:
-                raise VerificationError(
-                    f"{path}: expected {record.size} bytes, got {path.stat().st_size}"
-                )
+    FORMAT, MODEL = FORMAT, LargeGraphManifest
+    manifest: LargeGraphManifest
+
+    def _fault(self, manifest: LargeGraphManifest) -> str:
+        lists = [manifest.blocks] + ([manifest.features] if manifest.num_features else [])
+        lists += [manifest.labels] if manifest.labels else []
+        whole = all(covers(blocks, manifest.num_nodes) for blocks in lists)
+        if not whole or manifest.storage not in STORAGE:
+            return "its blocks do not cover the nodes one after another"
+        return ""
+
+    def _blocks(self) -> Iterator[RowBlock]:
+        return chain(self.manifest.blocks, self.manifest.features, self.manifest.labels)
 
     @property
     def num_nodes(self) -> int:
@@ -129,17 +105,8 @@ class LargeGraph:
             VerificationError: A file is not what was written.
         """
         block = self.manifest.blocks[index]
-        crow = self._tensor(block.arrays["crow"], np.int64, (block.stop - block.start + 1,))
-        col = self._tensor(block.arrays["col"], np.int32, (block.entries,))
-        # What a damaged file could point a product at lies outside of the features.
-        good = int(crow[0]) == 0 and int(crow[-1]) == block.entries
-        good = good and bool((crow.diff() >= 0).all())
-        if block.entries and good:
-            good = int(col.min()) >= 0 and int(col.max()) < self.num_nodes
-        if not good:
-            file = self.path / block.arrays["crow"].file
-            raise VerificationError(f"{file}: damaged, it or its columns are out of range")
-        return block.start, crow, col
+        crow, col = self.files.rows(block, self.num_nodes)
+        return block.start, torch.from_numpy(crow), torch.from_numpy(col)
 
     def feature_blocks(self) -> Iterator[tuple[int, Tensor]]:
         """Each block's first row and its features ``[R, F]``, in the type they are stored in.
@@ -149,11 +116,8 @@ class LargeGraph:
         """
         if not self.num_features:
             raise DataError(f"{self.path}: the graph has no features")
-        for block in self.manifest.features:
-            shape = (block.stop - block.start, self.num_features)
-            kind = np.float32 if self.manifest.storage == "float32" else np.int16
-            part = self._tensor(block.arrays["x"], kind, shape)
-            yield block.start, part.view(STORAGE[self.manifest.storage])
+        manifest = self.manifest
+        yield from self.files.features(manifest.features, self.num_features, manifest.storage)
 
     def to_data(self) -> Data:
         """All of it in memory, as any other graph: for those that fit."""
@@ -165,43 +129,11 @@ class LargeGraph:
         x = None
         if self.num_features:
             x = torch.cat([block.float() for _, block in self.feature_blocks()])
-        return Data(x=x, edge_index=edge_index, num_nodes=self.num_nodes)
-
-    def fingerprint(self) -> str:
-        """SHA-256 over the hashes of all files: equal content in equal blocks, equal name."""
-        lines = [f"{record.file} {record.sha256}" for record in self._records()]
-        return hashlib.sha256("\n".join([str(self.num_nodes), *lines]).encode()).hexdigest()
-
-    def verify(self) -> None:
-        """Read every file and compare it with its recorded hash.
-
-        Raises:
-            VerificationError: The first file that differs.
-        """
-        for record in self._records():
-            path, digest = self.path / record.file, hashlib.sha256()
-            with storage_errors(path, "read"), open(path, "rb") as file:
-                while piece := file.read(_READ):
-                    digest.update(piece)
-            if digest.hexdigest() != record.sha256:
-                raise VerificationError(f"{path}: its content does not match its hash")
-
-    def _records(self) -> Iterator[ArrayRecord]:
-        for block in (*self.manifest.blocks, *self.manifest.features):
-            yield from block.arrays.values()
-
-    def _tensor(self, record: ArrayRecord, kind: Any, shape: tuple[int, ...]) -> Tensor:
-        path = self.path / record.file
-        try:
-            # Copy on write: torch wants memory it may write to, and the file must stay.
-            array = np.load(path, mmap_mode="c", allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
-            raise VerificationError(f"{path}: not a whole NPY file: {error}") from None
-        if array.dtype != np.dtype(kind) or array.shape != shape:
-            raise VerificationError(
-                f"{path}: expected {np.dtype(kind)} {shape}, got {array.dtype} {array.shape}"
-            )
-        return torch.from_numpy(array)
+        data = Data(x=x, edge_index=edge_index, num_nodes=self.num_nodes)
+        y = self.files.labels(self.manifest.labels)
+        if y is not None:
+            data.y = y
+        return data
 
     def __repr__(self) -> str:
         return (
@@ -211,30 +143,5 @@ class LargeGraph:
 
 
 def is_large_graph(path: PathLike) -> bool:
-    """Whether there is a folder of :func:`~graphmoe.checkpoint.import_graph.import_graph`."""
+    """Whether there is a folder of ``graphmoe data import``, of either kind, finished or not."""
     return (Path(path) / MANIFEST).is_file() or (Path(path) / WORK).is_dir()
-
-
-def dump_array(array: np.ndarray) -> bytes:
-    """An array as the bytes of an NPY file."""
-    out = io.BytesIO()
-    np.save(out, array, allow_pickle=False)
-    return out.getvalue()
-
-
-def _read_manifest(path: Path) -> LargeGraphManifest:
-    content = load_sealed(path)
-    found = (content.pop("format", None), content.pop("version", None))
-    if found != (FORMAT, VERSION):
-        raise VerificationError(f"{path}: expected format {FORMAT!r} version {VERSION}")
-    try:
-        manifest = LargeGraphManifest.model_validate(content)
-    except ValidationError as error:
-        raise VerificationError(f"{path}: {error.error_count()} wrong fields") from None
-    lists = [manifest.blocks] + ([manifest.features] if manifest.num_features else [])
-    for blocks in lists:
-        ends = [0, *(block.stop for block in blocks)]
-        starts = [*(block.start for block in blocks), manifest.num_nodes]
-        if starts != ends or manifest.storage not in STORAGE:
-            raise VerificationError(f"{path}: its blocks do not cover the nodes one after another")
-    return manifest

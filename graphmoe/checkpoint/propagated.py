@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from graphmoe.checkpoint.block_files import STORAGE, ImportedGraph
 from graphmoe.checkpoint.files import make_folder, reserve, storage_errors, write_bytes
-from graphmoe.checkpoint.large_graph import STORAGE, LargeGraph
 from graphmoe.checkpoint.sealed import dump_sealed, load_sealed
 from graphmoe.errors import ConfigError
 from graphmoe.ops import LinearOperator
@@ -42,7 +42,7 @@ def mapped(path: Path, shape: tuple[int, int], storage: str, create: bool = Fals
     return torch.from_numpy(array).view(STORAGE[storage])
 
 
-def features_file(graph: LargeGraph, folder: Path, storage: str = "float32") -> Tensor:
+def features_file(graph: ImportedGraph, folder: Path, storage: str = "float32") -> Tensor:
     """The features of ``graph`` in one mapped file in ``folder``, shape :math:`(N, F)`."""
     make_folder(folder)
     out = mapped(folder / "x.bin", (graph.num_nodes, graph.num_features), storage, create=True)

@@ -132,7 +132,7 @@ def test_few_files_are_open_however_many_runs(
         [tmp_path / "e.npy"], tmp_path / "whole", **SMALL | {"block_entries": 9000}
     )
     monkeypatch.setattr("graphmoe.checkpoint.sorted_runs.FAN_IN", 3)
-    monkeypatch.setattr("graphmoe.checkpoint.import_graph.FAN_IN", 3)
+    monkeypatch.setattr("graphmoe.checkpoint.import_job.FAN_IN", 3)
     opened: list[int] = []
     left: list[int] = []
     real = np.memmap
@@ -170,7 +170,7 @@ def test_nothing_is_written_among_what_somebody_else_keeps(tmp_path: Path) -> No
 def test_features_are_kept_in_order(
     kind: str, edges: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graphmoe.checkpoint.import_graph._FEATURE_BYTES", 4 * 5 * 70)
+    monkeypatch.setattr("graphmoe.checkpoint.import_job._FEATURE_BYTES", 4 * 5 * 70)
     x = np.random.default_rng(2).normal(size=(N, 5)).astype(np.float32)
     path = tmp_path / kind
     if kind == "x.npy":

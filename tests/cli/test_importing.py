@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from graphmoe.checkpoint import import_graph
+from graphmoe.checkpoint import import_job
 from graphmoe.checkpoint.large_graph import LargeGraph
 from graphmoe.cli import large, main
 
@@ -71,14 +72,14 @@ def test_ctrl_c_leaves_no_half_graph_and_says_how_to_go_on(
     np.save(tmp_path / "e.npy", many)
     line = ["data", "import", str(tmp_path / "e.npy"), "--memory", "1", "--out"]
     assert main([*line, str(tmp_path / "whole")]) == 0
-    real, calls = import_graph.edge_keys, iter(range(9))
+    real, calls = import_job.edge_keys, iter(range(9))
 
-    def interrupted(*ends: np.ndarray) -> np.ndarray:
+    def interrupted(*ends: Any) -> np.ndarray:
         if next(calls) == 2:
             raise KeyboardInterrupt
         return real(*ends)
 
-    monkeypatch.setattr(import_graph, "edge_keys", interrupted)
+    monkeypatch.setattr(import_job, "edge_keys", interrupted)
     assert main([*line, str(tmp_path / "g")]) == 130
     error = capsys.readouterr().err
     assert "what was finished is kept; go on with: graphmoe data import" in error

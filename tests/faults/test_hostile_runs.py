@@ -197,13 +197,14 @@ def test_a_forged_import_touches_nothing_outside(
 ) -> None:
     """Its runs are read, merged and removed: their names must not lead anywhere else."""
     monkeypatch.setattr("graphmoe.checkpoint.sorted_runs.FAN_IN", 2)
-    monkeypatch.setattr("graphmoe.checkpoint.import_graph.FAN_IN", 2)
+    monkeypatch.setattr("graphmoe.checkpoint.import_job.FAN_IN", 2)
     root = copied("half")
     victim = root / "victim.run"
     victim.write_bytes(np.arange(3).tobytes())
     path = root / "half/import/progress.json"
     content = load_sealed(path)
-    reseal(path, {**content, "runs": runs * 4 if isinstance(runs, list) else runs, "sorted": True})
+    runs = runs * 4 if isinstance(runs, list) else runs
+    reseal(path, {**content, "edges": [{**content["edges"][0], "runs": runs, "sorted": True}]})
     with pytest.raises(VerificationError, match=r"progress\.json"):
         importing(root, root / "half", resume=True)()
     assert victim.exists()

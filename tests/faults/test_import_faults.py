@@ -16,7 +16,7 @@ from graphmoe.errors import ConfigError, GraphMoEError, MissingDataError
 
 @pytest.fixture
 def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
-    monkeypatch.setattr("graphmoe.checkpoint.import_graph._FEATURE_BYTES", 4 * 3 * 400)
+    monkeypatch.setattr("graphmoe.checkpoint.import_job._FEATURE_BYTES", 4 * 3 * 400)
     monkeypatch.setattr(os, "fsync", lambda handle: None)  # a kill is no power cut
     random = np.random.default_rng(0)
     np.save(tmp_path / "a.npy", random.integers(0, 1000, (2, 20_000)))
@@ -40,7 +40,7 @@ def test_kill_9_at_every_move_of_a_file(
     fan_in: int, tmp_path: Path, inputs: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("graphmoe.checkpoint.sorted_runs.FAN_IN", fan_in)
-    monkeypatch.setattr("graphmoe.checkpoint.import_graph.FAN_IN", fan_in)
+    monkeypatch.setattr("graphmoe.checkpoint.import_job.FAN_IN", fan_in)
     import_graph(out=tmp_path / "whole", **inputs)  # type: ignore[arg-type]
     whole = content(tmp_path / "whole")
     step, killed = 1, 9

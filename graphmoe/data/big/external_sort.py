@@ -10,20 +10,24 @@ from graphmoe.errors import DataError
 
 #: Ends of an edge below this fit into one signed 64-bit number together.
 MAX_NODES = 2**31 - 1
+#: Added to the nodes of one of two types, so that both directions of a link between them are sorted
+#: as one list: nodes of either type have numbers below it.
+SPLIT = 2**30
 _LOW = np.int64(2**32 - 1)
 
 
-def edge_keys(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Both directions of each edge as numbers that sort by row, then by column; no loops.
+def edge_keys(source: np.ndarray, target: np.ndarray, loops: bool = False) -> np.ndarray:
+    """Both directions of each edge as numbers that sort by row, then by column.
 
     Args:
         source: One end of each edge, int64 ``[E]``, in [0, 2³¹ - 1).
         target: The other.
+        loops: Whether loops are kept.
 
     Returns:
         Sorted, without repeats.
     """
-    apart = source != target
+    apart = slice(None) if loops else source != target
     low, high = source[apart], target[apart]
     keys = np.empty(2 * len(low), dtype=np.int64)
     np.left_shift(low, 32, out=keys[: len(low)])

@@ -18,7 +18,12 @@ _READ = 1 << 24  #: Bytes read from an archive at a time.
 
 
 def edge_pieces(
-    path: Path, rows: int, skip: int = 0, columns: list[str] | None = None, key: str | None = None
+    path: Path,
+    rows: int,
+    skip: int = 0,
+    columns: list[str] | None = None,
+    key: str | None = None,
+    header: bool | None = None,
 ) -> Iterator[np.ndarray]:
     """Edges ``[2, n]`` int64, ``n`` at most ``rows``, of a CSV, Parquet, NPY or NPZ file.
 
@@ -29,6 +34,8 @@ def edge_pieces(
         skip: Leave out so many at the beginning.
         columns: Names of the two columns. (default: the file has two)
         key: Array of an NPZ. (default: ``edge_index``, or the only one)
+        header: Whether the first line of a text names its columns.
+            (default: it does unless every cell of it is a number)
 
     Raises:
         DataError: The file is not there or not readable, or an end is not a node number.
@@ -37,7 +44,7 @@ def edge_pieces(
         if _suffix(path) in (".npy", ".npz"):
             pieces = _array_edges(path, rows, skip, key)
         else:
-            pieces = (table.T for table in _table_pieces(path, rows, skip, columns))
+            pieces = (table.T for table in _table_pieces(path, rows, skip, columns, header))
         for piece in pieces:
             if len(piece) != 2:
                 raise DataError(
@@ -48,7 +55,12 @@ def edge_pieces(
 
 
 def feature_pieces(
-    path: Path, rows: int, skip: int = 0, key: str | None = None
+    path: Path,
+    rows: int,
+    skip: int = 0,
+    key: str | None = None,
+    columns: list[str] | None = None,
+    header: bool | None = None,
 ) -> Iterator[np.ndarray]:
     """Features ``[n, F]``, ``n`` at most ``rows``, of a CSV, Parquet, NPY or NPZ file.
 
@@ -61,11 +73,47 @@ def feature_pieces(
         if _suffix(path) in (".npy", ".npz"):
             pieces = _array_rows(path, rows, skip, key)
         else:
-            pieces = _table_pieces(path, rows, skip, None)
+            pieces = _table_pieces(path, rows, skip, columns, header)
         for piece in pieces:
             if piece.ndim != 2 or piece.dtype.kind not in "biuf":
                 raise DataError(f"{path}: expected numbers [N, F], got {piece.dtype} {piece.shape}")
             yield piece
+
+
+def label_pieces(
+    path: Path,
+    rows: int,
+    skip: int = 0,
+    key: str | None = None,
+    columns: list[str] | None = None,
+    header: bool | None = None,
+) -> Iterator[np.ndarray]:
+    """Classes ``[n]`` int64, ``n`` at most ``rows``, -1 where not known (an empty cell).
+
+    Arguments as in :func:`edge_pieces`.
+
+    Raises:
+        DataError: The file is not there or not readable, or a class is not a number from -1.
+    """
+    with _faults(path):
+        if _suffix(path) in (".npy", ".npz"):
+            pieces = _array_rows(path, rows, skip, key, flat=True)
+        else:
+            pieces = _table_pieces(path, rows, skip, columns, header, holes=True)
+        for piece in pieces:
+            if piece.ndim != 1 and piece.shape[1] != 1:
+                raise DataError(f"{path}: expected one column of labels, got {piece.shape[1]}")
+            column = piece.reshape(-1)
+            if column.dtype.kind not in "iuf":
+                raise DataError(
+                    f"{path}: labels are read in pieces and must be numbers from 0 (-1: not "
+                    f"known), got {column[0]!r}"
+                )
+            if column.dtype.kind == "f":
+                column = np.where(np.isnan(column), -1, column)
+            if wrong := column[(column < -1) | (np.floor(column) != column)].tolist():
+                raise DataError(f"{path}: expected classes as numbers from -1, got {wrong[0]}")
+            yield column.astype(np.int64)
 
 
 @contextmanager
@@ -94,16 +142,22 @@ def _node_numbers(piece: np.ndarray, path: Path) -> np.ndarray:
 
 
 def _table_pieces(
-    path: Path, rows: int, skip: int, columns: list[str] | None
+    path: Path,
+    rows: int,
+    skip: int,
+    columns: list[str] | None,
+    header: bool | None = None,
+    holes: bool = False,
 ) -> Iterator[np.ndarray]:
-    """Rows of a text or Parquet file ``[n, C]``."""
+    """Rows of a text or Parquet file ``[n, C]``; with ``holes`` cells may be empty."""
     if _suffix(path) == ".parquet":
-        yield from _parquet_pieces(path, rows, skip, columns)
+        yield from _parquet_pieces(path, rows, skip, columns, holes)
         return
     import pandas as pd
 
     suffix = _suffix(path)
-    header = columns is not None or not _first_line_is_numbers(path, suffix)
+    if header is None:
+        header = columns is not None or not _first_line_is_numbers(path, suffix)
     separator = {".tsv": "\t", ".inter": "\t", ".txt": r"\s+"}.get(suffix, ",")
     lines = range(1, skip + 1) if header else skip
     try:
@@ -119,13 +173,13 @@ def _table_pieces(
         return
     with reader:
         for table in reader:
-            if empty := int(table.isna().any(axis=1).sum()):
+            if not holes and (empty := int(table.isna().any(axis=1).sum())):
                 raise DataError(f"{path}: {empty} lines have an empty cell")
             yield (table if columns is None else table[columns]).to_numpy()
 
 
 def _parquet_pieces(
-    path: Path, rows: int, skip: int, columns: list[str] | None
+    path: Path, rows: int, skip: int, columns: list[str] | None, holes: bool
 ) -> Iterator[np.ndarray]:
     from pyarrow import parquet
 
@@ -140,7 +194,7 @@ def _parquet_pieces(
             if start >= batch.num_rows:
                 continue
             table = batch.slice(start).to_pandas()[columns or names]
-            if empty := int(table.isna().any(axis=1).sum()):
+            if not holes and (empty := int(table.isna().any(axis=1).sum())):
                 raise DataError(f"{path}: {empty} rows have an empty cell")
             yield table.to_numpy()
 
@@ -174,24 +228,32 @@ def _array_edges(path: Path, rows: int, skip: int, key: str | None) -> Iterator[
                 yield _numbers(first, 2 * n, dtype).reshape(n, 2).T
 
 
-def _array_rows(path: Path, rows: int, skip: int, key: str | None) -> Iterator[np.ndarray]:
+def _array_rows(
+    path: Path, rows: int, skip: int, key: str | None, flat: bool = False
+) -> Iterator[np.ndarray]:
+    """Rows of an array; with ``flat`` it may be a single column without an axis of its own."""
+
+    def check(shape: tuple[int, ...]) -> None:
+        if not (len(shape) == 2 and shape[1]) and not (flat and len(shape) == 1):
+            what = "labels [N]" if flat else "features [N, F]"  # rows of nothing have no end
+            raise DataError(f"{path}: expected {what}, got {list(shape)}")
+
     if _suffix(path) == ".npy":
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-        if array.ndim != 2 or array.shape[1] == 0:  # rows of nothing have no end
-            raise DataError(f"{path}: expected features [N, F], got {list(array.shape)}")
+        check(array.shape)
         for start in range(skip, array.shape[0], rows):
             yield np.array(array[start : start + rows])
         return
     with ExitStack() as stack:
         archive = stack.enter_context(zipfile.ZipFile(path))
-        member = _member(archive, key or "x", key is None, path)
+        member = _member(archive, key or ("y" if flat else "x"), key is None, path)
         handle, shape, dtype = _opened_array(stack, archive, member, path)
-        if len(shape) != 2 or shape[1] == 0:
-            raise DataError(f"{path}: expected features [N, F], got {list(shape)}")
-        handle.seek(skip * shape[1] * dtype.itemsize, 1)
+        check(shape)
+        width = shape[1] if len(shape) == 2 else 1
+        handle.seek(skip * width * dtype.itemsize, 1)
         for start in range(skip, shape[0], rows):
             n = min(rows, shape[0] - start)
-            yield _numbers(handle, n * shape[1], dtype).reshape(n, shape[1])
+            yield _numbers(handle, n * width, dtype).reshape(n, width)
 
 
 def _is_wide(shape: tuple[int, ...], path: Path) -> bool:
@@ -202,6 +264,11 @@ def _is_wide(shape: tuple[int, ...], path: Path) -> bool:
 
 def _member(archive: zipfile.ZipFile, name: str, or_only: bool, path: Path) -> str:
     names = [found.removesuffix(".npy") for found in archive.namelist()]
+    if {"format", "shape", "data"} <= set(names) and name not in names:
+        raise DataError(
+            f"{path}: a sparse matrix of scipy cannot be read in pieces: save its entries as "
+            "arrays (edges [2, E], features [N, F])"
+        )
     if name in names:
         return f"{name}.npy"
     if or_only and len(names) == 1:
