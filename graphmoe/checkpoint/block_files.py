@@ -121,6 +121,19 @@ class BlockFiles:
             if digest.hexdigest() != record.sha256:
                 raise VerificationError(f"{path}: its content does not match its hash")
 
+    def record(self, block: RowBlock, name: str) -> ArrayRecord:
+        """That of one of the arrays of a block.
+
+        Raises:
+            VerificationError: It has none of that name.
+        """
+        if name not in block.arrays:
+            raise VerificationError(
+                f"{self.path}: rows {block.start} to {block.stop} have no array {name!r}, "
+                f"only {', '.join(block.arrays)[:80] or 'none'}"
+            )
+        return block.arrays[name]
+
     def array(self, record: ArrayRecord, kind: Any, shape: tuple[int, ...]) -> np.ndarray:
         """A file, mapped copy on write: torch wants memory it may write to, the file must stay.
 
@@ -144,8 +157,8 @@ class BlockFiles:
         Raises:
             VerificationError: A file is not what was written.
         """
-        crow = self.array(block.arrays["crow"], np.int64, (block.stop - block.start + 1,))
-        col = self.array(block.arrays["col"], np.int32, (block.entries,))
+        crow = self.array(self.record(block, "crow"), np.int64, (block.stop - block.start + 1,))
+        col = self.array(self.record(block, "col"), np.int32, (block.entries,))
         # What a damaged file could point a product at lies outside of the features.
         good = int(crow[0]) == 0 and int(crow[-1]) == block.entries
         good = good and bool((crow[1:] >= crow[:-1]).all())
@@ -160,14 +173,14 @@ class BlockFiles:
         """Each block's first row and its features ``[R, F]``, in the type they are stored in."""
         kind = np.float32 if storage == "float32" else np.int16
         for block in blocks:
-            part = self.array(block.arrays["x"], kind, (block.stop - block.start, width))
+            part = self.array(self.record(block, "x"), kind, (block.stop - block.start, width))
             yield block.start, torch.from_numpy(part).view(STORAGE[storage])
 
     def labels(self, blocks: Sequence[RowBlock]) -> Tensor | None:
         """Classes ``[N]``; ``None`` where there are none."""
         if not blocks:
             return None
-        parts = [self.array(b.arrays["y"], np.int64, (b.stop - b.start,)) for b in blocks]
+        parts = [self.array(self.record(b, "y"), np.int64, (b.stop - b.start,)) for b in blocks]
         return torch.from_numpy(np.concatenate(parts))
 
 
