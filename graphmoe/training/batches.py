@@ -107,7 +107,8 @@ class BatchLoop(Loop):
                     for files in (self._clean, self._permuted)
                 ]
                 self.optimizer.zero_grad(set_to_none=True)
-                loss = self.objective.contrast(*rows)
+                with self.precision():
+                    loss = self.objective.contrast(*rows)
                 total += finite(loss.item(), state) * len(index) / n
                 self.backward(loss)
                 self.peers.mean_gradients(self.objective.parameters())

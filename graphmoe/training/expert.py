@@ -189,7 +189,7 @@ def _train(
     torch.manual_seed(seed)
     objective = build_objective(settings, graph.x.size(1)).to(place)
     optimizer: Any = build_optimizer(settings, objective)
-    wrapped, optimizer, backward = _in_precision(settings.precision, objective, optimizer, place)
+    optimizer, precision = _in_precision(settings.precision, objective, optimizer, place)
     generators = {
         "objective": torch.Generator(place).manual_seed(seed),
         "cpu": torch.default_generator,
@@ -207,11 +207,11 @@ def _train(
         drawn = views_of
         views_of = lambda epoch: _moved(drawn(epoch), place, kind)  # noqa: E731
     loop = (make_loop or Loop)(
-        objective=wrapped,
+        objective=objective,
         optimizer=optimizer,
         settings=settings,
         generators=generators,
-        backward=backward,
+        **precision,
         views_of=views_of,
         checkpointer=checkpointer if peers.first else None,
         save=save or SaveSettings(),
@@ -228,10 +228,13 @@ def _train(
 
 def _in_precision(
     precision: str, objective: Any, optimizer: Any, place: torch.device
-) -> tuple[Any, Any, Callable[[Tensor], None]]:
-    """The objective and its optimizer as Fabric sets them up, and what fills gradients."""
+) -> tuple[Any, dict[str, Any]]:
+    """The optimizer as Fabric sets it up, and arguments of :class:`~graphmoe.training.loop.Loop`.
+
+    The objective gets its type in place.
+    """
     if precision == "32-true":  # nothing to set up, and loading Fabric takes more than a second
-        return objective, optimizer, Tensor.backward
+        return optimizer, {}
     from lightning_fabric import Fabric
 
     fabric = Fabric(
@@ -239,11 +242,9 @@ def _in_precision(
         devices=1 if place.index is None else [place.index],
         precision=precision,  # type: ignore[arg-type]
     )
-    wrapped, optimizer = fabric.setup(objective, optimizer)
-    for method in ("loss", "contrast"):
-        if hasattr(objective, method):
-            wrapped.mark_forward_method(method)
-    return wrapped, optimizer, fabric.backward
+    _, optimizer = fabric.setup(objective, optimizer)
+    # Its wrapper enters autocast for `forward` alone, and we have methods.
+    return optimizer, {"backward": fabric.backward, "precision": fabric.autocast}
 
 
 def _same_state(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -45,6 +46,7 @@ class Loop:
         settings: ``max_epochs`` and ``patience``.
         generators: Every source of randomness of an epoch, by name.
         backward: Fills the gradients of a loss (Fabric's, which knows the precision).
+        precision: Entered for every forward pass; here autocast begins.
         views_of: The views of an epoch, where they are drawn anew; ``None``: always the graph's.
         checkpointer: Where the state is saved; ``None``: nowhere.
         save: How often.
@@ -57,6 +59,7 @@ class Loop:
     settings: Lengths
     generators: Mapping[str, torch.Generator]
     backward: Callable[[torch.Tensor], None] = torch.Tensor.backward
+    precision: Callable[[], AbstractContextManager[Any]] = nullcontext
     views_of: Callable[[int], tuple[Any, ...]] | None = None
     checkpointer: Checkpointer | None = None
     save: SaveSettings = field(default_factory=SaveSettings)
@@ -96,7 +99,8 @@ class Loop:
         self.objective.train()
         views = graph.views if self.views_of is None else self.views_of(state.epoch)
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.objective.loss(graph.x, views, generator=self.generators["objective"])
+        with self.precision():
+            loss = self.objective.loss(graph.x, views, generator=self.generators["objective"])
         value = finite(loss.item(), state)
         self.backward(loss)
         # Before the step: these are the weights that gave this loss.

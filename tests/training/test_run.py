@@ -120,6 +120,17 @@ def test_the_picture_shows_those_that_an_earlier_run_finished(
     assert sorted(drawn) == ["florentine"]
 
 
+@pytest.mark.parametrize("mode", ["never", "always"])
+def test_mixed_precision_reaches_every_mode(tmp_path: Path, mode: str) -> None:
+    losses = {}
+    for precision in ("32-true", "bf16-mixed"):
+        config = {**CONFIG, "batches": {"mode": mode}, "run": {"precision": precision}}
+        bank = run("karate", tmp_path / precision, config=config)
+        losses[precision] = bank.manifest("karate").metrics["loss"]
+    assert losses["32-true"] != losses["bf16-mixed"]
+    assert losses["32-true"] == pytest.approx(losses["bf16-mixed"], abs=0.02)
+
+
 def test_one_graph_that_fails_does_not_lose_the_others(tmp_path: Path) -> None:
     broken = load_graph("karate")
     broken.x = torch.full((34, 2), float("nan"))
