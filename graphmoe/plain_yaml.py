@@ -18,11 +18,35 @@ MAX_VALUES = 1 << 17
 #: Digits of a number or a date; ones with more would take the square of their length.
 MAX_DIGITS = 1000
 
+#: Brackets within brackets: for each token the scanner looks at all that are open.
+MAX_DEPTH = 20
+
 _NUMBERS = {f"tag:yaml.org,2002:{name}" for name in ("int", "float", "timestamp")}
 
 
 class PlainYamlError(ValueError):
     """A text is not YAML, or not of plain values, or asks for too much."""
+
+
+class _Loader(yaml.SafeLoader):
+    """One that stops at too many values or brackets, not when it has read them all."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.values = 0
+
+    def fetch_flow_collection_start(self, kind: Any) -> None:
+        """Read an opening bracket."""
+        if self.flow_level >= MAX_DEPTH:
+            raise PlainYamlError(f"its brackets go too deep: more than {MAX_DEPTH} are open")
+        super().fetch_flow_collection_start(kind)
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Read one value."""
+        self.values += 1
+        if self.values > MAX_VALUES:
+            raise PlainYamlError(f"it stands for more than {MAX_VALUES} values")
+        return super().compose_node(parent, index)
 
 
 def read_yaml(path: Path) -> Any:
@@ -49,7 +73,7 @@ def parse_yaml(text: str) -> Any:
         PlainYamlError: It is not YAML, or not of plain values.
     """
     try:
-        loader = yaml.SafeLoader(text)
+        loader = _Loader(text)
         try:
             node = loader.get_single_node()
             if node is None:

@@ -144,7 +144,10 @@ def load_recommender(
         wanted = loading(config, data_root)
         source = wanted if source is None else {**wanted, "source": str(source)}
     data = interactions_of(source)
-    found, expected = data.fingerprint(), content["identity"]["data"]
+    found, identity = data.fingerprint(), content.get("identity")
+    expected = identity.get("data") if isinstance(identity, dict) else None
+    if not isinstance(expected, str):
+        raise VerificationError(f"{folder / MODEL}: it does not say what data it was trained on")
     if found != expected:
         raise VerificationError(
             f"{folder}: the model was trained on other data: fingerprint {expected[:12]}…, but "
@@ -155,7 +158,9 @@ def load_recommender(
     try:
         model = build_recommender(content["class"], content["hyper"], graph, seed)
         model.load_state_dict(read_file(folder, WEIGHTS, content))
-    except (KeyError, RuntimeError, TypeError, ConfigError) as error:
+    except VerificationError:
+        raise
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise VerificationError(f"{folder}: the model does not fit its files: {error}") from None
     metrics = load_sealed(folder / METRICS)
     model = model.to(device).eval()
@@ -179,7 +184,9 @@ def read_file(folder: Path, name: str, content: dict[str, Any]) -> dict[str, Ten
         data = read_bytes(path, MAX_TENSOR_BYTES, int(record["size"]))
         if sha256(data) == record["sha256"]:
             return load_tensors(data, path)
-    except (KeyError, TypeError) as error:
+    except VerificationError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
         raise VerificationError(f"{folder / MODEL}: no record of {name}: {error}") from None
     raise VerificationError(f"{path}: its content does not match the hash in {MODEL}")
 

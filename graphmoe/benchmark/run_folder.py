@@ -127,7 +127,12 @@ def read_seed(folder: Path) -> FinishedSeed:
     model = load_sealed(path)
     if (model.get("format"), model.get("version")) != (SEED_FORMAT, SEED_VERSION):
         raise VerificationError(f"{path}: expected format {SEED_FORMAT!r} version {SEED_VERSION}")
-    records = [json.loads(line) for line in _bytes(folder, EPOCHS, model).splitlines()]
+    try:
+        records = [json.loads(line) for line in _bytes(folder, EPOCHS, model).splitlines()]
+    except VerificationError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise VerificationError(f"{folder / EPOCHS}: not a record an epoch: {error}") from None
     predictions = load_tensors(_bytes(folder, PREDICTIONS, model), folder / PREDICTIONS)
     return FinishedSeed(folder, model, load_sealed(folder / METRICS), records, predictions)
 
@@ -144,6 +149,8 @@ def _bytes(folder: Path, name: str, model: dict[str, Any]) -> bytes:
         data = read_bytes(path, MAX_TENSOR_BYTES, int(record["size"]))
         if sha256(data) == record["sha256"]:
             return data
-    except (KeyError, TypeError) as error:
+    except VerificationError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
         raise VerificationError(f"{folder / MODEL}: no record of {name}: {error}") from None
     raise VerificationError(f"{path}: its content does not match the hash in {MODEL}")
