@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from graphmoe.ops.compressed_rows import row_pointers
+from graphmoe.ops.compressed_rows import pointers
 from graphmoe.ops.linear_operator import LinearOperator
 from graphmoe.ops.sparse import SparseOperator
+
+#: Edges whose fate is found at once: what is in between stays in the caches.
+_PIECE = 1 << 17
 
 
 class RowBlocks(Protocol):
@@ -96,10 +100,8 @@ class RowBlockOperator(LinearOperator):
     def _kept(self, start: int, crow: Tensor, col: Tensor) -> tuple[Tensor, Tensor]:
         crow, col = crow.to(self._device), col.to(self._device)
         if self.drop > 0:
-            row = _rows(start, crow)
-            keep = edge_uniform(row, col.long(), self.key) >= self.drop
-            crow = row_pointers(row[keep] - start, crow.numel() - 1)
-            col = col[keep]
+            keep = _kept_edges(_rows(start, crow), col, self.key, self.drop)
+            crow, col = pointers(keep)[crow], col[keep]
         return crow, col
 
     def _matmul(self, x: Tensor) -> Tensor:
@@ -210,17 +212,34 @@ def edge_uniform(row: Tensor, col: Tensor, key: int) -> Tensor:
         col: The other, int64 ``[E]``.
         key: Which draw.
     """
-    code = (torch.minimum(row, col) << 32) | torch.maximum(row, col)
+    return _edge_code(row, col, key).double() / (1 << 53)
+
+
+def _kept_edges(row: Tensor, col: Tensor, key: int, drop: float) -> Tensor:
+    """Where :func:`edge_uniform` is at least ``drop``, without a number in double precision."""
+    keep = torch.empty(col.numel(), dtype=torch.bool, device=col.device)
+    limit = math.ceil(drop * (1 << 53))
+    for start in range(0, col.numel(), _PIECE):
+        part = slice(start, start + _PIECE)
+        torch.ge(_edge_code(row[part], col[part].long(), key), limit, out=keep[part])
+    return keep
+
+
+def _edge_code(row: Tensor, col: Tensor, key: int) -> Tensor:
+    """53 random bits for each undirected edge."""
+    code = torch.minimum(row, col).bitwise_left_shift_(32).bitwise_or_(torch.maximum(row, col))
     # Two rounds, the key between them, so that neighbouring keys give unrelated draws.
-    code = _mixed(_mixed(code) ^ _signed(key * 0x9E3779B97F4A7C15))
-    return ((code >> 11) & ((1 << 53) - 1)).double() / (1 << 53)
+    code = _mixed(_mixed(code).bitwise_xor_(_signed(key * 0x9E3779B97F4A7C15)))
+    return code.bitwise_right_shift_(11).bitwise_and_((1 << 53) - 1)
 
 
 def _mixed(code: Tensor) -> Tensor:
-    # Shifts are arithmetic on signed numbers: the mask takes the copies of the sign away.
-    code = (code ^ ((code >> 30) & ((1 << 34) - 1))) * _signed(0xBF58476D1CE4E5B9)
-    code = (code ^ ((code >> 27) & ((1 << 37) - 1))) * _signed(0x94D049BB133111EB)
-    return code ^ ((code >> 31) & ((1 << 33) - 1))
+    """One round, in place."""
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+        # Shifts are arithmetic on signed numbers: the mask takes the copies of the sign away.
+        high = (code >> shift).bitwise_and_((1 << (64 - shift)) - 1)
+        code.bitwise_xor_(high).mul_(_signed(factor))
+    return code
 
 
 def _signed(word: int) -> int:

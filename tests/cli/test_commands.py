@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import subprocess
 import sys
 import types
 from collections.abc import Callable
@@ -320,3 +322,20 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--version"])
     assert leaving.value.code == 0
     assert capsys.readouterr().out.strip() == f"graphmoe {graphmoe.__version__}"
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "1"), ("0", "0")])
+def test_huge_pages_are_asked_for_unless_the_user_says_otherwise(
+    before: str | None, after: str
+) -> None:
+    script = (
+        "import os, sys; from graphmoe.cli import main; main(['data', 'ls']);"
+        "print('\\nasked', os.environ['THP_MEM_ALLOC_ENABLE'])"
+    )
+    known = {key: value for key, value in os.environ.items() if key != "THP_MEM_ALLOC_ENABLE"}
+    if before is not None:
+        known["THP_MEM_ALLOC_ENABLE"] = before
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=known, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == f"asked {after}"

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from graphmoe.ops import MeanOperator, SparseOperator, gcn_normalize, propagate
+from graphmoe.ops import MeanOperator, SparseOperator, gcn_normalize, propagate, row_blocks
 from graphmoe.ops.row_blocks import RowBlockOperator, edge_uniform
 from graphmoe.ops.strips import propagate_strips, strip_columns
 
@@ -98,6 +98,16 @@ def test_the_draw_is_uniform_and_keys_are_unrelated() -> None:
     assert torch.corrcoef(draws).fill_diagonal_(0).abs().max() < 0.05
     tenths = torch.histc(draws[0], 10, 0, 1)
     assert ((tenths - 1000).square() / 1000).sum() < 27.9  # chi², 9 degrees, p = 0.001
+
+
+@pytest.mark.parametrize("drop", [0.0, 1e-9, 0.3, 0.999])
+def test_whole_numbers_decide_as_the_uniform_number_would(
+    drop: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(row_blocks, "_PIECE", 7)  # pieces meet, and the last one is short
+    row, col = (torch.randint(2**31 - 1, (1000,)) for _ in range(2))
+    kept = row_blocks._kept_edges(row, col.int(), 3, drop)
+    assert torch.equal(kept, edge_uniform(row, col, 3) >= drop)
 
 
 @pytest.mark.parametrize("columns", [1, 3, 7, 100])
