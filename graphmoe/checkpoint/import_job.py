@@ -32,6 +32,8 @@ from graphmoe.errors import ConfigError, DataError
 
 PROGRESS = "progress.json"
 _FEATURE_BYTES = 1 << 25  #: Of a block of features.
+#: So many nodes are never refused; of more, one in so many must have an edge.
+_FEW_NODES, _GAPS = 1 << 20, 10
 
 
 class ImportJob:
@@ -85,6 +87,8 @@ class ImportJob:
                 self._sort_runs(index)
             for part in self.done["edges"]:
                 self._merge_passes(part)
+            for index in range(len(self.nodes)):
+                self._refuse_gaps(index)
             rows = [self._write_nodes(index) for index in range(len(self.nodes))]
             counts = [self._count(index, found) for index, found in enumerate(rows)]
             for index in range(len(self.edges)):
@@ -190,6 +194,48 @@ class ImportJob:
         keys = edge_keys(piece[0], piece[1] + shift, kind.loops)
         write_run(self.work / self._next_run(part), keys)
 
+    def _refuse_gaps(self, index: int) -> None:
+        """A single wrong number must not make rows of two thousand million nodes.
+
+        Raises:
+            DataError: Nobody said how many nodes there are, and nearly all have no edge; nothing
+                is left that would be in the way of another try.
+        """
+        kind = self.nodes[index]
+        if kind.count is not None or kind.features is not None or kind.labels is not None:
+            return
+        needed = self._needed(index)
+        runs = [self.work / run for part in self.done["edges"] for run in part["runs"]]
+        if needed <= max(_FEW_NODES, sum(run.stat().st_size for run in runs) // 8):
+            return  # as many as there are edges: no need to count their ends
+        ends = self._ends(index)
+        if needed <= _GAPS * ends:
+            return
+        remove_folder(self.work)
+        raise DataError(
+            f"the largest number of a {self._type(index)}node is {needed - 1:,}, but only {ends:,} "
+            f"different ones occur: {needed:,} nodes take {needed * 8 / 1e9:.2g} GB, nearly all of "
+            f"them without an edge. If so many are meant, say it in num_nodes (--num-nodes {needed}"
+            f"; in a description, count: {needed}), else number them from 0 without gaps"
+        )
+
+    def _ends(self, index: int) -> int:
+        """How many nodes of a type have an edge, of the kind of edges that reaches the most."""
+        most = 0
+        for part, done in zip(self.edges, self.done["edges"], strict=True):
+            if index in (part.source, part.target):
+                low = 0 if part.source == index else SPLIT
+                high = low + (MAX_NODES if part.source == part.target else SPLIT)
+                runs, count, last = [self.work / name for name in done["runs"]], 0, -1
+                for keys in merged(runs, self.settings.memory, low << 32):
+                    rows = keys >> 32
+                    rows = rows[rows < high]
+                    if len(rows):
+                        count += int(np.count_nonzero(np.diff(rows))) + int(rows[0] != last)
+                        last = int(rows[-1])
+                most = max(most, count)
+        return most
+
     def _limit(self, index: int, end: int) -> int:
         """What the numbers of an end must lie below."""
         kind = self.edges[index]
@@ -269,13 +315,18 @@ class ImportJob:
         self.on_step(what, stop)
         return stop
 
+    def _needed(self, index: int) -> int:
+        """Nodes of a type, as far as the edges reach."""
+        found = [0]
+        for part, state in zip(self.edges, self.done["edges"], strict=True):
+            ends = zip((part.source, part.target), state["largest"], strict=True)
+            found += [largest + 1 for each, largest in ends if each == index]
+        return max(found)
+
     def _count(self, index: int, rows: dict[str, int]) -> int:
         """N: as asked for, as the features or labels have it, or as far as the edges reach."""
-        kind, needed = self.nodes[index], 0
+        kind, needed = self.nodes[index], self._needed(index)
         of = f" of type {kind.name!r}" if kind.name else ""
-        for part, state in zip(self.edges, self.done["edges"], strict=True):
-            for end, each in enumerate((part.source, part.target)):
-                needed = max(needed, state["largest"][end] + 1) if each == index else needed
         said = {"count": kind.count, **rows}
         known = {what: count for what, count in said.items() if count is not None}
         for what, count in rows.items():
