@@ -11,7 +11,7 @@ from typing import Any
 
 from graphmoe.benchmark.environment import environment
 
-__all__ = ["environment", "in_process", "peak_mb", "resident_mb"]
+__all__ = ["environment", "in_process", "memory_limit_mb", "peak_mb", "resident_mb"]
 
 
 def resident_mb() -> float:
@@ -29,6 +29,24 @@ def peak_mb() -> float:
     lines = Path("/proc/self/status").read_text().splitlines()
     peak = float(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) / 2**10
     return max(peak, resident_mb())  # the system notes the peak only now and then
+
+
+def memory_limit_mb() -> float | None:
+    """What the control group of this process may hold, mapped pages included (Linux)."""
+    places = []
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except FileNotFoundError:
+        return None
+    for line in lines:
+        _, kinds, path = line.split(":", 2)
+        if kinds == "":
+            places.append(Path(f"/sys/fs/cgroup{path}/memory.max"))
+        elif "memory" in kinds.split(","):
+            places.append(Path(f"/sys/fs/cgroup/memory{path}/memory.limit_in_bytes"))
+    limits = [place.read_text().strip() for place in places if place.is_file()]
+    found = [int(limit) / 2**20 for limit in limits if limit.isdigit() and int(limit) < 2**60]
+    return min(found, default=None)
 
 
 def in_process(script: str, job: dict[str, Any], threads: int, limit_s: float) -> dict[str, Any]:

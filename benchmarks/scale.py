@@ -15,6 +15,9 @@ memory is given back and the peak forgotten. Two peaks are given:
 - ``own_mb``: the most memory that is the process's own (sampled), which the machine must have;
 - ``peak_mb``: with pages of mapped files, which the system lends while it has room.
 
+Started in a control group whose memory is limited, a row says so (``limit_mb``): mapped pages and
+the system's own cache of files count there too.
+
 Beside it, where ``--plain-limit`` allows it, Deep Graph Infomax of PyG alone on the whole graph:
 its own ``DeepGraphInfomax`` over one ``SGConv``, as many epochs. It sees one view, not three, and
 an epoch is one step.
@@ -27,6 +30,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -39,7 +43,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measure import environment, in_process, peak_mb
+from measure import environment, in_process, memory_limit_mb, peak_mb
 
 PER_NODE, WIDTH, HIDDEN, BATCH = 16, 100, 128, 4096
 PRODUCTS = {"nodes": 2_449_029, "edges": 61_859_140}
@@ -69,6 +73,8 @@ def generate(folder: Path, nodes: int, edges: int) -> None:
 def run_worker(job: dict[str, Any]) -> dict[str, Any]:
     """Some stages of one size, one after another."""
     import gc
+
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as the command does
 
     import lightning_fabric  # noqa: F401 (loading libraries is no part of the first stage)
     import matplotlib.backends.backend_agg  # noqa: F401
@@ -241,6 +247,7 @@ def measure(args: argparse.Namespace, nodes: int, edges: int) -> dict[str, Any]:
         "epochs": args.epochs,
         "storage": args.storage,
         "threads": args.threads,
+        "limit_mb": memory_limit_mb(),
     }
     try:
         generate(folder, nodes, edges)

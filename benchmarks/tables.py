@@ -22,6 +22,7 @@ import molecule_tables
 import ogb_tables
 import overview
 import recommend_tables
+import scale_tables
 from markdown_table import table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -317,6 +318,11 @@ TABLES: dict[str, tuple[str | tuple[str, ...], Any]] = {
     "moe_conv": ("moe_conv.json", moe_conv),
     "molecule_floors": ("molecules.json", molecule_tables.floors),
     "molecule_times": ("molecules.json", molecule_tables.times),
+    "scale": ("scale.json", scale_tables.scale),
+    "batch_quality": ("batch_quality.json", scale_tables.quality),
+    "profile": ("pretrain_profile.json", scale_tables.profile),
+    "bandwidth": ("pretrain_profile.json", scale_tables.bandwidth),
+    "processes": ("distributed.json", scale_tables.processes),
     "similarity": ("similarity_routing.json", similarity),
     "similarity_gaps": ("similarity_routing.json", similarity_gaps),
     "similarity_claims": ("similarity_routing.json", similarity_claims),
