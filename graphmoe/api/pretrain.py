@@ -15,6 +15,7 @@ from graphmoe.config import PretrainConfig, load_config
 from graphmoe.data import embedded_graphs
 from graphmoe.data.catalog import canonical_name
 from graphmoe.errors import ConfigError, MissingDataError
+from graphmoe.registry import encoders
 from graphmoe.training import PretrainSettings, PretrainTask, SaveSettings, run_pretraining
 from graphmoe.training.batches import BatchSettings
 from graphmoe.training.device import resolve_device
@@ -75,6 +76,7 @@ def pretrain(
         TrainingInterruptedError: SIGINT or SIGTERM came; the state is saved.
     """
     settings = load_config(PretrainConfig, config)  # type: ignore[arg-type]
+    encoders.lookup(settings.model.encoder)  # a wrong name shows before a graph is loaded
     root = Path(out)
     if executor != "ray":  # a cluster may have devices that are not here
         resolve_device(device)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,11 +27,12 @@ from graphmoe.checkpoint.store import training_lock
 from graphmoe.config import RecommendConfig, check_recommender, load_config
 from graphmoe.errors import ConfigError
 from graphmoe.training.device import resolve_device
-from graphmoe.training.folder_task import METRICS
+from graphmoe.training.folder_task import METRICS, MODEL
 from graphmoe.training.recommend import RecommendSettings
-from graphmoe.training.recommend_task import RecommendTask, recommend_task
+from graphmoe.training.recommend_task import NEIGHBOURS, RecommendTask, recommend_task
 from graphmoe.training.run import RunError, judge, run_tasks
 from graphmoe.training.settings import SaveSettings
+from graphmoe.training.state import RESUME
 from graphmoe.typing import PathLike
 
 if TYPE_CHECKING:
@@ -127,8 +129,7 @@ def recommend(
     data: Any = loading(chosen, data_root) if interactions is None else interactions
     if against is not None:
         seeds_of(against)  # that there is such a run shows before hours of training
-    make_folder(root)
-    with training_lock(root, "run", "the {} in"):
+    with _no_run_without_training(root), training_lock(root, "run", "the {} in"):
         for place in (root, *(root / folder_of(seed) for seed in chosen.seeds)):
             for stale in place.glob(f"{TEMPORARY}*"):  # of a run that was killed
                 discard(stale)
@@ -225,6 +226,29 @@ def _refuse_existing(root: Path, asked: bool) -> None:
             f"there is a run in {root} already: resume to go on with it (--resume), overwrite to "
             "train again (--overwrite), or choose another folder"
         )
+
+
+@contextmanager
+def _no_run_without_training(root: Path) -> Iterator[None]:
+    """Take away what was written for a run whose first training was refused.
+
+    Some settings are refused only by the model, which wants the data: the next try must not find
+    a run in its way that nobody can go on with.
+    """
+    new_folder, new_run = not root.exists(), not (root / CONFIG).exists()
+    make_folder(root)
+    try:
+        yield
+    except Exception:
+        begun = any(path.name in (MODEL, RESUME) for path in root.glob("**/*"))
+        if new_run and not begun:
+            discard(root / CONFIG)
+            if new_folder:
+                for name in (".locks", "logs", NEIGHBOURS):
+                    discard(root / name)
+                with suppress(OSError):  # something of somebody else is in it
+                    root.rmdir()
+        raise
 
 
 def _given(source: Interactions | HeteroData, config: RecommendConfig) -> Interactions:
