@@ -2,14 +2,16 @@
 
 Usage::
 
-    python benchmarks/distributed.py [--ranks 1 2 4] [--out FILE]
+    python benchmarks/distributed.py [--ranks 1 2 4] [--whole 1 2] [--out FILE]
 
 Times are processor seconds of a process with one thread, which other programs on the machine
 change little; waiting for others is not in them, but in those of the clock (``wall_ms``), which
 say something only where each process has a core for itself. Counted beside them is what a process
 hands to collectives in a step. Steps: batches of 4,096 nodes, three views, 128 features, 128 hidden
 channels. Products: a random graph of 10⁶ undirected edges, read from its folder by row blocks, 32
-columns at once.
+columns at once. ``--whole``: ``torchrun`` with so many processes pre-trains on a generated graph
+(power law, 10⁶ edges, 62,500 nodes, 100 features; three views, 10 epochs), by the clock; each
+process needs a core of its own, and nobody else may want it.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -121,9 +125,34 @@ def products() -> dict[str, float]:
     return found
 
 
+def whole(counts: list[int]) -> list[dict[str, float]]:
+    """Seconds of an expert's training, propagation included, and its loss."""
+    from scale import generate
+
+    from graphmoe.checkpoint.import_graph import import_graph
+
+    found = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        generate(folder, 62_500, EDGES)
+        import_graph([folder / "e.npy"], folder / "g", features=folder / "x.npy")
+        for count in counts:
+            launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+            command = ["-m", "graphmoe", "pretrain", str(folder / "g"), "--quiet"]
+            command += ["--optim.max_epochs", "10", "--out", str(folder / f"bank{count}")]
+            subprocess.run([sys.executable, *launch, *command], check=True)
+            text = (folder / f"bank{count}" / "g" / "manifest.json").read_text()
+            metrics = json.loads(text)["metrics"]
+            row = {"processes": count, "seconds": metrics["seconds"], "loss": metrics["loss"]}
+            print(row, file=sys.stderr, flush=True)
+            found.append(row)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--ranks", type=int, nargs="*", default=[1, 2, 4])
+    parser.add_argument("--whole", type=int, nargs="*", default=[])
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     result: dict[str, Any] = {"environment": environment(1), "products": products(), "steps": []}
@@ -133,6 +162,8 @@ def main() -> None:
             meeting = (Path(folder) / "meeting").as_uri()
             answers = pool.starmap(steps, [(rank, count, meeting) for rank in range(count)], 1)
         result["steps"].append({"processes": count, **max(answers, key=lambda row: row["ms"])})
+    if args.whole:
+        result["whole"] = whole(args.whole)
     text = json.dumps(result, indent=2)
     print(text)
     if args.out is not None:

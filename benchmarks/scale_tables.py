@@ -124,3 +124,18 @@ def processes(content: dict[str, Any]) -> str:
     ]
     head = ["processes", "processor, ms", "of it rows and masks, ms", "clock, ms"]
     return table([*head, "collectives", "KB a process"], lines)
+
+
+def whole(content: dict[str, Any]) -> str:
+    """One expert by several processes, from the first epoch to the last."""
+    alone = content["whole"][0]
+    lines = [
+        [
+            str(row["processes"]),
+            f"{row['seconds']:.1f}",
+            f"{alone['seconds'] / row['seconds']:.2f}",
+            f"{row['loss']:.6f}",
+        ]
+        for row in content["whole"]
+    ]
+    return table(["processes", "seconds", "times faster", "loss"], lines)

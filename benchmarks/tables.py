@@ -323,6 +323,7 @@ TABLES: dict[str, tuple[str | tuple[str, ...], Any]] = {
     "profile": ("pretrain_profile.json", scale_tables.profile),
     "bandwidth": ("pretrain_profile.json", scale_tables.bandwidth),
     "processes": ("distributed.json", scale_tables.processes),
+    "whole": ("distributed.json", scale_tables.whole),
     "similarity": ("similarity_routing.json", similarity),
     "similarity_gaps": ("similarity_routing.json", similarity_gaps),
     "similarity_claims": ("similarity_routing.json", similarity_claims),
