@@ -11,6 +11,7 @@ from graphmoe.errors import DataError
 from graphmoe.evaluation import paired_interval
 from graphmoe.report.bars import Interval, intervals
 from graphmoe.report.blocks import FACTS, Block, Note, RunReport, Scores, Table
+from graphmoe.report.text import LEAST_P, chance, settled
 
 #: Of a second method, where its draws are not those of the first: no two numbers are the same.
 _APART = 1 << 40
@@ -69,8 +70,11 @@ def _compared(measured: str, found: Sequence[tuple[RunReport, Scores]]) -> list[
     for label, other in named[1:]:
         test = _difference(first, other)
         if test is not None:
-            gaps.append(Interval(label, test.difference, test.low, test.high))
-            tests.append((label, test.difference, test.low, test.high, test.p, test.test, test.n))
+            largest = max(map(abs, [*first.values.values(), *other.values.values()]))
+            ends = [settled(v, largest) for v in (test.difference, test.low, test.high)]
+            gaps.append(Interval(label, ends[0] or 0.0, *ends[1:]))
+            p = test.p if test.p is None or test.p >= LEAST_P else chance(test.p)
+            tests.append((label, *ends, p, test.test, test.n))
     if gaps:
         title = f"{first_label} minus the others: {measured}"
         blocks.append(intervals("differences", title, gaps, "difference", zero=True))
@@ -106,7 +110,7 @@ def _by_user(runs: Sequence[RunReport]) -> list[Block]:
             blocks.append(Note(f"{ours.name} and {theirs.name}, user by user: {error}"))
             continue
         gaps = [
-            Interval(f"{figure}, p = {test['p']:.3g}", test["difference"], test["low"],
+            Interval(f"{figure}, p {chance(test['p'])}", test["difference"], test["low"],
                      test["high"])
             for figure, test in told.items()
             if isinstance(test, dict)

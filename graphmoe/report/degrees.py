@@ -21,7 +21,7 @@ def degree_figure(
     title: str,
     who: str,
     buckets: Sequence[Bucket],
-    counts: Mapping[str, float],
+    counts: Mapping[str, int],
     series: Mapping[str, Mapping[str, float | None]],
     x: str,
     y: str = "score",
@@ -55,7 +55,7 @@ def degree_figure(
 
 def node_figure(
     title: str,
-    counts: Mapping[str, float],
+    counts: Mapping[str, int],
     series: Mapping[str, Mapping[str, float | None]],
     y: str,
 ) -> list[Block]:
@@ -90,6 +90,10 @@ def draws(table: Mapping[str, Mapping[str, Sequence[Any]]]) -> list[Rows]:
     ]  # fmt: skip
 
 
-def counts_of(tables: Sequence[Rows]) -> dict[str, float]:
-    """How many each bucket tested, mean over ``tables``."""
-    return {b: count or 0.0 for b, count in means_by_bucket(tables, "count").items()}
+def counts_of(tables: Sequence[Rows]) -> dict[str, int]:
+    """How many each bucket tested, in all of ``tables`` together."""
+    counts: dict[str, int] = {}
+    for table in tables:
+        for bucket, row in table.items():
+            counts[bucket] = counts.get(bucket, 0) + int(row["count"])
+    return counts

@@ -18,7 +18,7 @@ SCALE = "Cividis"
 
 def rows_height(names: Sequence[str], least: int) -> int:
     """Room for one row a name, all as high as the one of most lines."""
-    return len(names) * max(least, *(15 * (name.count("<br>") + 1) for name in ("", *names)))
+    return len(names) * max(least, *(8 + 15 * (name.count("<br>") + 1) for name in ("", *names)))
 
 
 def axis(title: str) -> dict[str, Any]:

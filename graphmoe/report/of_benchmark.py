@@ -17,6 +17,7 @@ from graphmoe.report.figures import Line, lines
 from graphmoe.report.of_routing import saved_routing
 from graphmoe.report.reading import MOST_DRAWN, flat, moment, read_json
 from graphmoe.report.routing import load_over_time
+from graphmoe.report.text import chance, settled
 from graphmoe.training.folder_task import EPOCHS, METRICS, MODEL
 from graphmoe.training.recommend_log import read_log
 
@@ -96,17 +97,17 @@ def _degrees(result: Result, path: Path) -> list[Block]:
 
 
 def _fused_degrees(result: Result, path: Path) -> list[Block]:
-    """Of the fusion of each model, over the draws of all its seeds."""
+    """Of the fusion of each model and the floors that are one, over the draws of all seeds."""
     tables: dict[int, dict[str, list[Rows]]] = {}
     for row in result.rows:
-        if row.config.get("row") != "fusion":
+        if "method" not in row.config:  # a floor that no model has for its own
             continue
-        k = int(row.config["shots"])
+        method, k = str(row.config["row"]), int(row.config["shots"])
         for seed in row.seeds:
             saved = path / training_name(str(row.config["method"]), seed.seed) / RESULT
             told = read_json(saved).get("degrees", {}) if saved.is_file() else {}
-            if str(k) in told.get("fusion", {}):
-                found = draws(told["fusion"][str(k)])
+            if str(k) in told.get(method, {}):
+                found = draws(told[method][str(k)])
                 tables.setdefault(k, {}).setdefault(row.name, []).extend(found)
     blocks: list[Block] = []
     for k, by_row in tables.items():
@@ -122,16 +123,23 @@ def _rows(result: Result) -> Table:
             "active", "FLOPs", "s/epoch", "MB")  # fmt: skip
     rows = [
         (
-            row.name, row.mean, row.std, row.valid_mean, len(row.seeds), row.parameters_total,
-            row.parameters_active, row.flops, row.seconds_per_epoch, row.peak_mb,
+            row.name, row.mean, settled(row.std, row.mean), row.valid_mean, len(row.seeds),
+            row.parameters_total, row.parameters_active, row.flops, row.seconds_per_epoch,
+            row.peak_mb,
         )
         for row in result.rows
     ]  # fmt: skip
-    return Table(f"{result.dataset}: mean over seeds", head, rows)
+    # A column that nobody has anything in would only make the others narrow.
+    told = [any(value is not None for value in column) for column in zip(*rows, strict=True)]
+    return Table(
+        f"{result.dataset}: mean over seeds",
+        [name for name, there in zip(head, told, strict=True) if there],
+        [[v for v, there in zip(row, told, strict=True) if there] for row in rows],
+    )
 
 
 def _interval(found: Comparison) -> Interval:
-    p = "" if found.p is None else f", p = {found.p:.3g}"
+    p = "" if found.p is None else f", p {chance(found.p)}"
     label = f"{found.a} − {found.b}: {found.verdict}{p}"
     return Interval(label, found.difference, found.low, found.high)
 

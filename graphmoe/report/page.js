@@ -74,9 +74,36 @@
     }
   };
 
+  // What is written in a cell of a heat map, black or white, is 4.5:1 on any colour if the darker
+  // half of colours is told by their light; plotly tells it by another measure, and takes a grey.
+  const light = (rgb) => {
+    const [r, g, b] = rgb.map((v) => v / 255)
+      .map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const between = (scale, share) => {
+    const at = Math.max(1, scale.findIndex(([end]) => end >= share));
+    const [[low, from], [high, to]] = [scale[at - 1], scale[at]]
+      .map(([end, said]) => [end, said.match(/\d+/g).map(Number)]);
+    return from.map((v, i) => v + (to[i] - v) * (share - low) / (high - low));
+  };
+  const ink = (place) => {
+    for (const { type, colorscale, zmin, zmax } of place._fullData) {
+      if (type !== "heatmap") continue;
+      for (const text of place.querySelectorAll(".heatmap-label text")) {
+        const { z } = text.__data__;
+        if (!Number.isFinite(z)) continue;
+        const paper = light(between(colorscale, (z - zmin) / (zmax - zmin)));
+        text.style.fill = (paper + 0.05) ** 2 > 1.05 * 0.05 ? "#000" : "#fff";
+      }
+    }
+  };
+
   const draw = async (place) => {
     const { data, layout } = figures[place.dataset.plot];
     await Plotly.react(place, data.map(coloured), themed(layout), config());
+    if (!place.dataset.drawn) place.on("plotly_afterplot", () => ink(place));
+    ink(place);
     name(place);
     place.dataset.drawn = "true";
   };

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
@@ -16,6 +17,10 @@ from graphmoe.errors import MissingExtraError
 from graphmoe.report.blocks import FACTS, TABS, Block, Note, Plot, RunReport, Table
 from graphmoe.report.text import number, page_text, script_json
 
+#: Cells of text that are read as numbers: ``83.8 ± 1.1``, ``< 0.0001``.
+_NUMBER = re.compile(r"(< )?-?\d[\d,]*(\.\d+)?(e-?\d+)?( ± \d[\d,]*(\.\d+)?(e-?\d+)?)?")
+#: As :func:`~graphmoe.report.reading.moment` writes a time.
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\d\u00a0\d\d:\d\d")
 _KINDS = {
     "bank": "bank of pre-trained experts",
     "fusion": "fusion from a few labels",
@@ -143,14 +148,15 @@ class _Writer:
 
 def _table(table: Table) -> str:
     columns = zip(*table.rows, strict=True) if table.rows else ([] for _ in table.head)
+    kinds = [_kind(values) for values in columns]
     head = "".join(
-        f'<th scope="col"{_kind(values)}>{page_text(name)}</th>'
-        for name, values in zip(table.head, columns, strict=True)
+        f'<th scope="col"{kind}>{page_text(name)}</th>'
+        for name, kind in zip(table.head, kinds, strict=True)
     )
     facts = ' class="facts"' if tuple(table.head) == FACTS else ""
     rows = []
     for first, *rest in table.rows:
-        cells = "".join(_cell(value) for value in rest)
+        cells = "".join(_cell(value, kind) for value, kind in zip(rest, kinds[1:], strict=True))
         rows.append(f'<tr><th scope="row">{page_text(number(first))}</th>{cells}</tr>')
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{page_text(table.title)}">'
@@ -159,13 +165,16 @@ def _table(table: Table) -> str:
     )
 
 
-def _cell(value: Any) -> str:
-    return f"<td{_kind([value])}>{page_text(number(value))}</td>"
+def _cell(value: Any, kind: str) -> str:
+    return f"<td{kind}>{page_text(number(value))}</td>"
 
 
 def _kind(values: Iterable[Any]) -> str:
-    """Numbers stand right, under a head that does so too."""
-    return "" if any(isinstance(value, str) for value in values) else ' class="number"'
+    """How a column is set: numbers right, in one line; so are their dashes where there is none."""
+    words = [value for value in values if isinstance(value, str)]
+    if all(_NUMBER.fullmatch(word) for word in words):
+        return ' class="number"'
+    return ' class="whole"' if all(_MOMENT.fullmatch(word) for word in words) else ""
 
 
 def _hash(script: str) -> str:

@@ -11,6 +11,8 @@ from typing import Any
 
 #: Longer names are cut in figures; tables have them in full.
 MOST_CHARACTERS = 48
+#: Smaller p-values are not told by their digits.
+LEAST_P = 1e-4
 #: Names beside a figure are broken into lines of this many: a phone has no room for more.
 LINE, MOST_LINES = 22, 3
 
@@ -64,6 +66,17 @@ def number(value: Any) -> str:
     if isinstance(value, int) or 1e4 <= abs(value) < 1e12:
         return f"{value:,.0f}"
     return f"{value:.4g}"
+
+
+def chance(p: float) -> str:
+    """A p-value behind its name; below :data:`LEAST_P` it tells of rounding more than of chance."""
+    return f"< {LEAST_P:g}" if p < LEAST_P else f"= {p:.3g}"
+
+
+def settled(value: float | None, beside: float | None) -> float | None:
+    """``value`` without what rounding left of it where it is nothing next to ``beside``."""
+    rounding = value is not None and beside is not None and abs(value) < 1e-9 * abs(beside)
+    return 0.0 if rounding else value
 
 
 def _finite(content: Any) -> Any:

@@ -124,7 +124,14 @@ def test_every_part_is_drawn_whole_and_quietly(
     assert {"loss", "alpha", "members", "entropy", "load", "load-now", "templates", "pca"} <= set(
         kinds
     )
-    assert {"tsne", "items-by-degree", "users-by-degree", "scores", "differences"} <= set(kinds)
+    assert {
+        "tsne",
+        "items-by-degree",
+        "users-by-degree",
+        "nodes-by-degree",
+        "scores",
+        "differences",
+    } <= set(kinds)
     said, asked = page.logs()
     assert said == []
     assert asked == [report_page.as_uri()]

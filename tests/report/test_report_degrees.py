@@ -43,7 +43,7 @@ def test_a_fusion_beside_its_own_floors_and_every_method_in_a_table(tmp_path: Pa
     assert plot.title == "By degree of nodes, 3 shots: mean over draws"
     drawn = {trace["name"]: trace["x"] for trace in plot.data}
     assert drawn == {"fusion": [50.0, 85.0], "same, no experts": [100.0, 75.5]}
-    assert plot.layout["yaxis"]["ticktext"] == ["isolated 0 (1 tested)", "few 2–5 (10 tested)"]
+    assert plot.layout["yaxis"]["ticktext"] == ["isolated 0 (2 tested)", "few 2–5 (20 tested)"]
     assert note == Note("No nodes were tested in: hub > 100.")
     assert isinstance(table, Table)
     assert table.head == ("method", "isolated", "few")
@@ -62,18 +62,29 @@ def test_a_benchmark_of_fusions_takes_the_mean_over_seeds_and_draws(tmp_path: Pa
         [SeedResult(seed=s, test=80.0 + s) for s in (0, 1, 2)],
         config={"row": "fusion", "shots": 3, "method": "prototype"},
     )
+    ours = Row.of(
+        "prototype, no experts, 3 shots",
+        [SeedResult(seed=s, test=70.0 + s) for s in (0, 1, 2)],
+        config={"row": "same, no experts", "shots": 3, "method": "prototype"},
+    )
     floor = Row.of("logistic K=2, 3 shots", [SeedResult(seed=0, test=70.0)],
                    config={"row": "logistic K=2", "shots": 3})  # fmt: skip
     Result(
         suite="fewshot", dataset="toy", metric="micro-F1, %", higher_is_better=True,
-        rows=(row, floor),
+        rows=(row, ours, floor),
     ).save(tmp_path)  # fmt: skip
     assert "degrees" not in read_benchmark(tmp_path, "run").blocks
     for seed, micro in ((0, (50.0, 80.0, 90.0)), (1, (100.0, 60.0, 70.0))):
         folder = fusion_folder(tmp_path / "prototype" / f"seed-{seed}")
-        tell(folder, {"fusion": {"3": by_degree(*micro)}})
+        tell(folder, {"fusion": {"3": by_degree(*micro)},
+                      "same, no experts": {"3": by_degree(10.0 * seed, 20.0, 40.0)},
+                      "logistic K=2": {"3": by_degree(0.0, 0.0, 0.0)}})  # fmt: skip
     fusion_folder(tmp_path / "prototype" / "seed-2")  # of an older version
     [plot, _] = read_benchmark(tmp_path, "run").blocks["degrees"]
     assert isinstance(plot, Plot)
-    [trace] = plot.data
-    assert (trace["name"], trace["x"]) == ("prototype, 3 shots", [75.0, pytest.approx(75.0)])
+    drawn = {trace["name"]: trace["x"] for trace in plot.data}
+    assert drawn == {
+        "prototype, 3 shots": [75.0, pytest.approx(75.0)],
+        "prototype, no experts, 3 shots": [5.0, 30.0],
+    }
+    assert plot.layout["yaxis"]["ticktext"] == ["isolated 0 (4 tested)", "few 2–5 (40 tested)"]

@@ -11,7 +11,9 @@ from page_reader import PageReader
 from sample_runs import HOSTILE, hostile_runs
 
 from graphmoe.report import report
-from graphmoe.report.text import figure_text, script_json, side_text, visible
+from graphmoe.report.blocks import Table
+from graphmoe.report.page import _table
+from graphmoe.report.text import chance, figure_text, script_json, settled, side_text, visible
 
 pytest.importorskip("plotly")
 
@@ -104,3 +106,30 @@ def test_plotly_knows_every_word_of_the_figures(page: PageReader) -> None:
 
     kinds = {t["type"] for figure in page.figures for t in Figure(figure).to_dict()["data"]}
     assert kinds == {"heatmap", "bar", "scatter"}
+
+
+def test_what_a_number_says_and_what_rounding_says() -> None:
+    assert [chance(p) for p in (0.5, 0.0331234, 1e-4, 5e-30)] == [
+        "= 0.5", "= 0.0331", "= 0.0001", "< 0.0001",
+    ]  # fmt: skip
+    assert settled(7e-15, 95.0) == 0.0
+    assert settled(1e-6, 95.0) == 1e-6
+    assert settled(None, 95.0) is None
+    assert settled(0.5, None) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("column", "kind"),
+    [
+        (["83.8 ± 1.1", "90.0"], "number"),
+        ([1, None, "< 0.0001"], "number"),
+        (["0.1.0", "3.11.7"], None),
+        (["AMD", None], None),
+        (["2026-11-22\u00a018:23"], "whole"),
+    ],
+)
+def test_a_column_is_set_in_one_way(column: list[str | int | None], kind: str | None) -> None:
+    table = Table("t", ("", "x"), [("row", value) for value in column])
+    page = PageReader(_table(table))
+    heads, cells = page.all("th", scope="col"), page.all("td")
+    assert {cell.get("class") for cell in [heads[1], *cells]} == {kind}
