@@ -318,7 +318,10 @@ def _renamed(command: Parser) -> None:
 
 def _named(command: Parser) -> None:
     command.add_argument(
-        "name", type=str, help="a built-in name, a YAML file, or a folder or table of interactions"
+        "name",
+        type=str,
+        help="a built-in name, a YAML file, the folder of an imported graph, or a folder or table "
+        "of interactions",
     )
     command.add_argument(
         "--split",

@@ -222,6 +222,13 @@ def data_ls(options: Any) -> None:
 
 def data_stats(options: Any) -> None:
     """What was understood of a graph, or of interactions."""
+    imported = _imported(options.name)
+    if imported is not None:
+        from graphmoe.checkpoint.large_checks import imported_stats, storage_text
+
+        print(imported_stats(imported))
+        print(storage_text(imported))
+        return
     from graphmoe.data.interactions import interactions_stats, load_interactions, names_interactions
 
     if names_interactions(options.name):
@@ -232,6 +239,13 @@ def data_stats(options: Any) -> None:
 
     _check_known(options.name, options.data_root)
     print(graph_stats(load_graph(options.name, options.data_root, options.download)))
+
+
+def _imported(name: str) -> Any:
+    """The graph of ``graphmoe data import`` in that folder; ``None``: it is something else."""
+    from graphmoe.checkpoint.large_graph import LargeGraph, is_large_graph
+
+    return LargeGraph(name) if is_large_graph(name) else None
 
 
 def _check_known(name: str, data_root: Any) -> None:
@@ -247,6 +261,12 @@ def _check_known(name: str, data_root: Any) -> None:
 
 def data_validate(options: Any) -> None:
     """Every fault of a graph; the first of interactions, or what was found in them."""
+    imported = _imported(options.name)
+    if imported is not None:
+        from graphmoe.checkpoint.large_checks import check_imported
+
+        _tell(check_imported(imported))
+        return
     from graphmoe.data.interactions import load_interactions, names_interactions
 
     if names_interactions(options.name):
@@ -255,7 +275,10 @@ def data_validate(options: Any) -> None:
         return
     from graphmoe.data import inspect_graph
 
-    _, report = inspect_graph(options.name, options.data_root, options.download)
+    _tell(inspect_graph(options.name, options.data_root, options.download)[1])
+
+
+def _tell(report: Any) -> None:
     print(report)
     if report.faults:
         faults = "fault" if len(report.faults) == 1 else "faults"
