@@ -16,9 +16,10 @@ from torch import Tensor
 
 from graphmoe.api.target import open_bank
 from graphmoe.checkpoint import ExpertBank
-from graphmoe.checkpoint.files import make_folder, reserve, storage_errors
+from graphmoe.checkpoint.files import discard, make_folder, reserve, storage_errors
 from graphmoe.checkpoint.large_graph import LargeGraph
 from graphmoe.checkpoint.propagated import propagated_file
+from graphmoe.checkpoint.store import folder_lock
 from graphmoe.errors import ConfigError
 from graphmoe.ops import gcn_normalize
 from graphmoe.ops.row_blocks import RowBlockOperator
@@ -105,9 +106,13 @@ def _embed(graph: LargeGraph, expert: Any, z: np.ndarray, folder: Path, memory: 
 
 @contextmanager
 def _work(path: Path) -> Iterator[Path]:
-    folder = path.with_name(f".{path.name}.work-{os.getpid()}")
-    make_folder(folder)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    """A folder beside the file, gone afterwards; what a killed call left there goes at once."""
+    folder = path.with_name(f".{path.name}.work")
+    with folder_lock(folder, f"{path} is being written by another process"):
+        for left in folder.iterdir():
+            if left.name != ".locks":
+                discard(left)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)

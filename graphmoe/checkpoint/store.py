@@ -78,6 +78,17 @@ def training_lock(root: Path, name: str, what: str = "expert {!r} of the bank") 
 
 
 @contextmanager
+def folder_lock(folder: Path, busy: str) -> Iterator[None]:
+    """Be the only process that works in ``folder``, which is made; the lock dies with us.
+
+    Raises:
+        GraphMoEError: Another process is, and goes on with it; the message is ``busy``.
+    """
+    with _lock(folder / ".locks" / "work", TRAINING_SECONDS, busy):
+        yield
+
+
+@contextmanager
 def _lock(path: Path, seconds: float, busy: str) -> Iterator[None]:
     make_folder(path.parent)
     lock = FileLock(path)
