@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +102,36 @@ def _first_line_is_numbers(path: Path, suffix: str) -> bool:
     return bool(cells) and all(_is_number(cell) for cell in cells)
 
 
+def _chosen(path: Path, frame: Any, wanted: int, what: str) -> Any:
+    """The table, if it has as many columns as ``what`` has.
+
+    Raises:
+        DataError: It has others, which are named, with the line that chooses among them.
+    """
+    names = list(frame.columns)
+    if len(names) == wanted:
+        return frame
+    expected = f"expected {'one column' if wanted == 1 else 'two columns'} of {what}"
+    if len(names) < wanted:
+        raise DataError(f"{path}: {expected}, got one: {names[0]}" if names else f"{path}: empty")
+    listed = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
+    some = ", ".join(map(_plain, names[:wanted]))
+    # Numbers that are no names: else the first line would be taken for them.
+    unnamed = names == [str(place) for place in range(len(names))]
+    more = ", header: false" if unnamed else ""
+    raise DataError(
+        f"{path}: {expected}, got {len(names)}: {listed}; choose by columns, as in "
+        f"{{path: {_plain(path.name)}, columns: [{some}]{more}}}"
+    )
+
+
+def _plain(name: str) -> str:
+    """``name`` as YAML reads it back: quoted where it would be read as something else."""
+    words = {"true", "false", "yes", "no", "on", "off", "null"}
+    simple = re.fullmatch(r"[A-Za-z_][\w.-]*", name) and name.lower() not in words
+    return name if simple else json.dumps(name, ensure_ascii=False)
+
+
 def read_feature_file(path: Path, key: str | None = None, **table: Any) -> Tensor:
     """Features ``[N, F]`` float32 from NPY, NPZ (dense or scipy sparse), CSV or Parquet.
 
@@ -130,11 +162,7 @@ def read_label_file(
     """
     if _suffix(path) in ARRAYS:
         return read_array(path, key), None
-    frame = read_table(path, **table)
-    if frame.shape[1] != 1:
-        names = ", ".join(frame.columns[:20])
-        raise DataError(f"{path}: expected one column of labels, got {names}; name it in columns")
-    column = frame.iloc[:, 0]
+    column = _chosen(path, read_table(path, **table), 1, "labels").iloc[:, 0]
     if column.dtype.kind in "biuf":
         values = column.to_numpy(copy=True)
         if values.dtype.kind == "f":
@@ -154,10 +182,7 @@ def read_id_file(path: Path, key: str | None = None, **table: Any) -> dict[Any, 
     if _suffix(path) in ARRAYS:
         names = read_array(path, key).view(-1).tolist()
     else:
-        frame = read_table(path, **table)
-        if frame.shape[1] != 1:
-            raise DataError(f"{path}: expected one column of ids, got {frame.shape[1]}")
-        names = frame.iloc[:, 0].tolist()
+        names = _chosen(path, read_table(path, **table), 1, "ids").iloc[:, 0].tolist()
     numbers = {name: row for row, name in enumerate(names)}
     if len(numbers) != len(names):
         twice = next(name for row, name in enumerate(names) if numbers[name] != row)
@@ -192,10 +217,7 @@ def read_edge_file(
         edges = _edge_array(path, key)
         columns = [edges[0].numpy(), edges[1].numpy()]
     else:
-        frame = read_table(path, **table)
-        if frame.shape[1] != 2:
-            names = ", ".join(frame.columns[:20])
-            raise DataError(f"{path}: expected two columns, got {names}; name them in columns")
+        frame = _chosen(path, read_table(path, **table), 2, "edges")
         if empty := int(frame.isna().any(axis=1).sum()):
             raise DataError(f"{path}: {empty} of {len(frame)} edges have an empty cell")
         columns = [frame.iloc[:, 0].to_numpy(), frame.iloc[:, 1].to_numpy()]

@@ -154,6 +154,35 @@ def test_a_heterogeneous_graph_of_named_nodes(tmp_path: Path) -> None:
     assert data["author"].node_names == ["ann", "bob"]
 
 
+@pytest.mark.parametrize(
+    ("what", "written", "said"),
+    [
+        ("ids", "name,age\nann,1\nbob,2\n", "one column of ids, got 2: name, age; {}[name]}}"),
+        ("labels", "a b,y\nred,0\nred,0\n", "one column of labels, got 2: a b, y; {}[\"a b\"]}}"),
+        ("edges", "a,b,no\n0,1,2\n", "two columns of edges, got 3: a, b, no; {}[a, b]}}"),
+        ("edges", "0,1,5\n1,0,6\n",
+         "two columns of edges, got 3: 0, 1, 2; {}[\"0\", \"1\"], header: false}}"),
+        ("edges", "a\n0\n", "two columns of edges, got one: a"),
+    ],
+)  # fmt: skip
+def test_a_file_of_several_columns_is_told_how_to_choose(
+    tmp_path: Path, what: str, written: str, said: str
+) -> None:
+    np.save(tmp_path / "e.npy", np.array([[0], [1]]))
+    others = "" if what == "edges" else "edges: e.npy\n"
+    (tmp_path / "t.csv").write_text(written)
+    (tmp_path / "g.yaml").write_text(f"{others}{what}: t.csv\n")
+    _, report = read_described_graph(tmp_path / "g.yaml")
+    [fault] = [finding.text for finding in report.faults]
+    line = "{path: t.csv, columns: "
+    assert fault.split(" expected ")[1] == said.format(f"choose by columns, as in {line}")
+    if line not in fault or what == "ids":  # the edges have numbers: names would not be found
+        return
+    (tmp_path / "g.yaml").write_text(f"{others}{what}: {fault.split('as in ')[1]}\ncount: 2\n")
+    _, report = read_described_graph(tmp_path / "g.yaml")
+    assert report.ok, str(report)
+
+
 def test_ids_that_edges_do_not_find_are_counted(tmp_path: Path) -> None:
     (tmp_path / "ids.csv").write_text("id\nann\nbob\nann\n")
     (tmp_path / "e.csv").write_text("a,b\nann,bob\nann,eve\nzoe,bob\n")

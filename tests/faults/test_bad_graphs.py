@@ -316,7 +316,7 @@ def test_every_fault_of_a_persons_files_is_listed_at_once(tmp_path: Path) -> Non
     message = str(caught.value)
     for part in (
         "x.csv: columns b are not numbers (such as '2')",
-        "ps.csv: expected two columns, got 0, 1, 2",
+        "ps.csv: expected two columns of edges, got 3: 0, 1, 2; choose by columns, as in",
         "cites.npz: no such file",
         "author.x: 1 values in 1 of 2 rows are NaN",
         "(paper, to, author): 1 of 3 edges have a negative index (edge 2: -2 → 1)",
