@@ -15,7 +15,8 @@ from graphmoe.api.run_folder import SavedFusion, read_run, weights_hash
 from graphmoe.api.target import Target, build_members, open_bank, prepare_target
 from graphmoe.checkpoint import ExpertBank
 from graphmoe.checkpoint.files import make_folder, write_bytes
-from graphmoe.checkpoint.large_graph import LargeGraph, is_large_graph
+from graphmoe.checkpoint.large_graph import is_large_graph
+from graphmoe.checkpoint.large_hetero import open_imported
 from graphmoe.config import FuseConfig
 from graphmoe.errors import ConfigError, VerificationError
 from graphmoe.evaluation import Member
@@ -64,7 +65,7 @@ def embed(
     path = _checked(out)
     place = resolve_device(device)
     if isinstance(target, (str, Path)) and is_large_graph(target) and not run and path is not None:
-        return embed_large(LargeGraph(target), bank, path, place)
+        return embed_large(open_imported(target), bank, path, place)
     if run is None:
         found = _trained_depth(open_bank(bank), target, data_root, place)
     else:

@@ -16,14 +16,17 @@ from torch import Tensor
 
 from graphmoe.api.target import open_bank
 from graphmoe.checkpoint import ExpertBank
+from graphmoe.checkpoint.block_files import ImportedGraph
 from graphmoe.checkpoint.files import discard, make_folder, reserve, storage_errors
 from graphmoe.checkpoint.large_graph import LargeGraph
+from graphmoe.checkpoint.large_hetero import LargeHeteroGraph
 from graphmoe.checkpoint.propagated import propagated_file
 from graphmoe.checkpoint.store import folder_lock
+from graphmoe.config import FuseConfig
 from graphmoe.errors import ConfigError
-from graphmoe.ops import gcn_normalize
+from graphmoe.ops import LinearOperator, gcn_normalize
 from graphmoe.ops.row_blocks import RowBlockOperator
-from graphmoe.training.large import align_blocks
+from graphmoe.training.large import align_blocks, large_hetero_views
 from graphmoe.typing import PathLike
 
 _ROWS = 1 << 16  #: Nodes that are embedded at a time.
@@ -31,7 +34,7 @@ _ROWS = 1 << 16  #: Nodes that are embedded at a time.
 
 @torch.no_grad()
 def embed_large(
-    graph: LargeGraph,
+    graph: ImportedGraph,
     bank: ExpertBank | PathLike,
     out: PathLike,
     device: torch.device | str = "cpu",
@@ -60,6 +63,7 @@ def embed_large(
     widths = [int(expert.hidden_channels) for expert in experts.values()]
     ends = np.cumsum([0, *widths]).tolist()
     with _work(path) as folder:
+        views = _views(graph, folder, memory)
         whole = folder / "whole.npy"
         shape = (graph.num_nodes, ends[-1])
         with storage_errors(whole, "write"):
@@ -67,7 +71,8 @@ def embed_large(
             reserve(whole, whole.stat().st_size)
         for start, expert in zip(ends, experts.values(), strict=False):
             columns = slice(start, start + int(expert.hidden_channels))
-            _embed(graph, copy.deepcopy(expert).to(device), z[:, columns], folder, memory)
+            own = copy.deepcopy(expert).to(device)
+            _embed(graph, views, own, z[:, columns], folder, memory)
         z.flush()
         del z
         with storage_errors(path, "write"):
@@ -76,10 +81,27 @@ def embed_large(
     return {name: found[:, ends[i] : ends[i + 1]] for i, name in enumerate(experts)}
 
 
-def _embed(graph: LargeGraph, expert: Any, z: np.ndarray, folder: Path, memory: int) -> None:
+def _views(graph: ImportedGraph, folder: Path, memory: int) -> tuple[LinearOperator, ...]:
+    """As a graph in memory is embedded: as it is, or by the meta-paths that are found."""
+    if isinstance(graph, LargeHeteroGraph):
+        known = FuseConfig()
+        found = {"metapaths": known.metapaths, "max_length": known.max_length}
+        return large_hetero_views(graph, found, folder / "views", memory)[1]
+    assert isinstance(graph, LargeGraph)
+    return (gcn_normalize(RowBlockOperator(graph)),)
+
+
+def _embed(
+    graph: ImportedGraph,
+    views: Sequence[LinearOperator],
+    expert: Any,
+    z: np.ndarray,
+    folder: Path,
+    memory: int,
+) -> None:
     x, _, _ = align_blocks(graph, int(expert.in_channels), "l1", folder)
     place = next(expert.parameters()).device
-    base = gcn_normalize(RowBlockOperator(graph)).to(place)
+    moved = [view.to(place) for view in views]
     propagated = [
         propagated_file(
             op,
@@ -89,7 +111,7 @@ def _embed(graph: LargeGraph, expert: Any, z: np.ndarray, folder: Path, memory: 
             memory=memory,
             identity=f"{type(expert).__name__} {expert.in_channels}",
         )
-        for i, op in enumerate(expert.operators((base,)))
+        for i, op in enumerate(expert.operators(moved))
     ]
 
     def blocks() -> Iterator[Sequence[Tensor]]:

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch_geometric.data import Data, HeteroData
 
 from graphmoe.checkpoint import ExpertBank
-from graphmoe.checkpoint.large_graph import LargeGraph, is_large_graph
+from graphmoe.checkpoint.large_graph import is_large_graph
+from graphmoe.checkpoint.large_hetero import open_imported
 from graphmoe.config import FuseConfig
 from graphmoe.data import graph_fingerprint, load_graph, node_degrees, validate_graph
 from graphmoe.data.counting import NODE
@@ -72,7 +73,7 @@ def prepare_target(
 ) -> Target:
     """Load, validate and align one graph, with every feature source that ``config`` asks for."""
     if isinstance(source, (str, Path)) and is_large_graph(source):
-        graph, _ = validate_graph(LargeGraph(source).to_data())  # all of it in memory
+        graph, _ = validate_graph(open_imported(source).to_data())  # all of it in memory
         name = Path(source).resolve().name
     elif isinstance(source, (str, Path)):
         graph = load_graph(source, None if data_root is None else Path(data_root))

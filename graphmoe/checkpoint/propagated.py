@@ -113,7 +113,8 @@ def propagated_file(
             if on_strip is not None:
                 on_strip(stop)
 
-        width = strip_columns(x.size(0), x.size(1), memory)
+        rows = max(x.size(0), op.tallest)
+        width = strip_columns(rows, x.size(1), memory)
         propagate_strips(op, x, K, out, width, order, columns, done, peers)
         del out
     return mapped(path, shape, storage)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 
-from graphmoe.checkpoint.files import storage_errors, write_bytes
-from graphmoe.data.big.external_sort import merge_runs
+from graphmoe.checkpoint.files import discard, make_folder, storage_errors, write_bytes
+from graphmoe.data.big.external_sort import distinct, merge_runs
 from graphmoe.errors import DataError
 
 #: Runs that are open at once.
@@ -44,10 +45,10 @@ def merge_some(paths: Sequence[Path], out: Path, memory: int) -> int:
     Returns:
         How many were merged.
     """
-    count = min(FAN_IN, len(paths) - FAN_IN + 1)
-    pieces = merged(paths[:count], memory)
+    merges = min(FAN_IN, len(paths) - FAN_IN + 1)
+    pieces = merged(paths[:merges], memory)
     write_bytes(out, (piece.astype(_KIND, copy=False).tobytes() for piece in pieces))
-    return count
+    return merges
 
 
 def _mapped(path: Path) -> np.ndarray:
@@ -58,3 +59,44 @@ def _mapped(path: Path) -> np.ndarray:
             return np.memmap(path, dtype=_KIND, mode="r")
         except ValueError:
             raise DataError(f"{path}: not whole numbers of 8 bytes: it was damaged") from None
+
+
+def sorted_keys(pieces: Iterable[np.ndarray], folder: Path, memory: int) -> Iterator[np.ndarray]:
+    """Distinct numbers in ascending order, by way of runs in ``folder`` where they are many.
+
+    Args:
+        pieces: In any order.
+        folder: Of the runs, which are there while this lasts.
+        memory: Bytes for sorting, about.
+    """
+    held: list[np.ndarray] = []
+    runs: list[Path] = []
+    made = count(0)
+
+    def write() -> None:
+        make_folder(folder)
+        runs.append(folder / f"{next(made):06d}{SUFFIX}")
+        write_run(runs[-1], distinct(np.concatenate(held)))
+        held.clear()
+
+    discard(folder)  # of a process that was killed
+    try:
+        for piece in pieces:
+            held.append(piece)
+            if sum(map(len, held)) * 32 > memory:
+                write()
+        if not runs:
+            if held:
+                yield distinct(np.concatenate(held))
+            return
+        if held:
+            write()
+        while len(runs) > FAN_IN:
+            out = folder / f"{next(made):06d}{SUFFIX}"
+            merges = merge_some(runs, out, memory)
+            for path in runs[:merges]:
+                discard(path)
+            runs = [*runs[merges:], out]
+        yield from merged(runs, memory)
+    finally:
+        discard(folder)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from graphmoe.cli.parser import Parser, leaf, quiet, words
+from graphmoe.errors import ConfigError
 
 #: What the stages of an import count.
 _UNITS = {
     "read": "edges read",
     "passes": "sorted runs left to merge",
     "features": "rows of features stored",
+    "labels": "labels stored",
     "merge": "rows of the matrix stored",
 }
 #: Seconds between two words on the progress, where one goes over the other and elsewhere.
@@ -38,7 +41,8 @@ def _import(command: Parser) -> None:
         "edges",
         nargs="+",
         type=str,
-        help="CSV, TSV, Parquet, NPY or NPZ files: two node numbers from 0 an edge",
+        help="CSV, TSV, Parquet, NPY or NPZ files: two node numbers from 0 an edge; or one YAML "
+        "file that describes a graph, a heterogeneous one too",
     )
     command.add_argument("--out", type=str, required=True, help="folder of the graph")
     command.add_argument("--features", type=str, help="file of features, one row a node")
@@ -63,27 +67,37 @@ def _import(command: Parser) -> None:
 
 
 def data_import(options: Any) -> None:
-    """Convert edge lists to the folder of a large graph."""
+    """Convert edge lists, or what a YAML file describes, to the folder of a large graph."""
+    from graphmoe.checkpoint.import_described import import_described
     from graphmoe.checkpoint.import_graph import import_graph
 
-    progress = None if options.quiet else _Progress()
-    try:
-        graph = import_graph(
-            options.edges,
-            options.out,
-            features=options.features,
-            num_nodes=options.num_nodes,
-            columns=list(options.columns) if options.columns else None,
-            storage=options.storage,
-            memory=options.memory << 20,
-            resume=options.resume,
-            overwrite=options.overwrite,
-            on_step=progress,
+    described = any(Path(name).suffix.lower() in (".yaml", ".yml") for name in options.edges)
+    files = {
+        "features": options.features,
+        "num_nodes": options.num_nodes,
+        "columns": list(options.columns) if options.columns else None,
+    }
+    if described and (len(options.edges) > 1 or any(value is not None for value in files.values())):
+        raise ConfigError(
+            "a YAML file describes the whole graph: give it alone, without --features, "
+            "--num-nodes and --columns, which stand in it"
         )
+    progress = None if options.quiet else _Progress()
+    how = {
+        "storage": options.storage,
+        "memory": options.memory << 20,
+        "resume": options.resume,
+        "overwrite": options.overwrite,
+        "on_step": progress,
+    }
+    try:
+        if described:
+            print(import_described(options.edges[0], options.out, **how))
+        else:
+            print(import_graph(options.edges, options.out, **files, **how))
     finally:
         if progress is not None:
             progress.close()
-    print(graph)
 
 
 class _Progress:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from graphmoe.ops.linear_operator import LinearOperator
 from graphmoe.ops.sparse import SparseOperator
+from graphmoe.ops.surplus_blocks import SurplusBlocks
 
 
 class BinaryPathOperator(LinearOperator):
@@ -24,7 +25,8 @@ class BinaryPathOperator(LinearOperator):
 
     Args:
         factors: The chain; neighbours fit together. A factor may itself be lazy.
-        surplus: :math:`C`, or None where every linked pair is joined by one path.
+        surplus: :math:`C`, or None where every linked pair is joined by one path; one that is read
+            by row blocks only with a diagonal of ones.
         diagonal: The diagonal of :math:`A`, shape :math:`(N)`.
         symmetric: :math:`A` equals its transpose.
     """
@@ -32,7 +34,7 @@ class BinaryPathOperator(LinearOperator):
     def __init__(
         self,
         factors: Sequence[LinearOperator],
-        surplus: SparseOperator | None,
+        surplus: SparseOperator | SurplusBlocks | None,
         diagonal: Tensor,
         symmetric: bool = True,
     ) -> None:
@@ -40,7 +42,7 @@ class BinaryPathOperator(LinearOperator):
             if before.shape[1] != after.shape[0]:
                 raise ValueError(f"factors do not chain: {before.shape} and {after.shape}")
         self.factors = tuple(factors)
-        self.surplus = surplus if surplus is not None and surplus.nnz else None
+        self.surplus: Any = surplus if surplus is not None and surplus.nnz else None
         self.diagonal = diagonal
         self.symmetric = symmetric
 
@@ -53,6 +55,11 @@ class BinaryPathOperator(LinearOperator):
     def nnz(self) -> int:
         """Entries of all factors and of the surplus: the multiply-adds of a product."""
         return sum(f.nnz for f in self.factors) + (self.surplus.nnz if self.surplus else 0)
+
+    @property
+    def tallest(self) -> int:
+        """Rows of the tallest array that a product makes."""
+        return max(factor.tallest for factor in self.factors)
 
     @property
     def dtype(self) -> torch.dtype:

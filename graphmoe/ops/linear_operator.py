@@ -41,6 +41,11 @@ class LinearOperator(ABC):
     def device(self) -> torch.device:
         """Where the entries live."""
 
+    @property
+    def tallest(self) -> int:
+        """Rows of the tallest array that a product makes, what lies in between included."""
+        return self.shape[0]
+
     @abstractmethod
     def _matmul(self, x: Tensor) -> Tensor: ...
 

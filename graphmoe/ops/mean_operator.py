@@ -46,6 +46,11 @@ class MeanOperator(LinearOperator):
         return self.shape[0] + sum(view.nnz for view in self.views)
 
     @property
+    def tallest(self) -> int:
+        """Rows of the tallest array that a product makes."""
+        return max(view.tallest for view in self.views)
+
+    @property
     def dtype(self) -> torch.dtype:
         """The type of the entries."""
         return self.views[0].dtype

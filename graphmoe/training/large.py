@@ -11,18 +11,23 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
+from graphmoe.checkpoint.block_files import ImportedGraph
 from graphmoe.checkpoint.files import make_folder, sha256
 from graphmoe.checkpoint.large_graph import LargeGraph
+from graphmoe.checkpoint.large_hetero import LargeHeteroGraph
 from graphmoe.checkpoint.propagated import mapped
 from graphmoe.errors import ConfigError, DataError
 from graphmoe.ops import LinearOperator, gcn_normalize
 from graphmoe.ops.peers import ALONE, Peers
 from graphmoe.ops.row_blocks import RowBlockOperator
+from graphmoe.training.large_paths import LargeSchema, PathForms
+from graphmoe.transforms import MetaPathViews
 from graphmoe.transforms.align_features import _scale_rows
+from graphmoe.transforms.schema import MetaPath
 
 
 def large_multi_view(
-    graph: LargeGraph, settings: dict[str, Any], folder: Path, peers: Peers = ALONE
+    graph: ImportedGraph, settings: dict[str, Any], folder: Path, peers: Peers = ALONE
 ) -> Data:
     """What :class:`graphmoe.transforms.MultiView` makes of a graph, without its views.
 
@@ -47,9 +52,49 @@ def large_multi_view(
         graph, settings["channels"], settings["normalize"], folder, peers
     )
     data = Data(x=x, num_nodes=graph.num_nodes, views=())
-    data.view_names = ("base", *(f"drop{i + 1}" for i in range(settings["num_views"])))
+    if isinstance(graph, LargeGraph):
+        data.view_names = ("base", *(f"drop{i + 1}" for i in range(settings["num_views"])))
     data.alignment, data.projection = alignment, projection
     return data
+
+
+def large_hetero_views(
+    graph: LargeHeteroGraph,
+    settings: dict[str, Any],
+    folder: Path,
+    memory: int = 1 << 30,
+    check: Callable[[], None] = lambda: None,
+    peers: Peers = ALONE,
+) -> tuple[tuple[str, ...], tuple[LinearOperator, ...]]:
+    """Names and views of what :class:`graphmoe.transforms.MetaPathViews` makes of a graph.
+
+    Args:
+        graph: The graph.
+        settings: ``metapaths``, ``max_length`` and ``max_views`` of that transform.
+        folder: Where what they are made of is kept; what is there already is used.
+        memory: Bytes for sorting, about.
+        check: Called now and then; raises what ends the work, which can be gone on with.
+        peers: Who else needs them; the first one makes them.
+
+    Raises:
+        DataError: No meta-path starts and ends at the target type.
+        ConfigError: A given meta-path does not exist, or one has more paths than can be followed.
+    """
+    kinds = ("metapaths", "max_length", "max_views")
+    chosen = MetaPathViews(**{kind: settings[kind] for kind in kinds if kind in settings})
+
+    def form(check: Callable[[], None]) -> tuple[list[MetaPath], list[LinearOperator]]:
+        forms = PathForms(folder, memory, check)
+        paths = chosen.paths(LargeSchema(graph, forms), graph.target)
+        return paths, forms.views(paths)
+
+    def formed() -> None:
+        form(check)
+
+    # The others find everything there.
+    peers.told(formed)
+    paths, views = form(lambda: None)
+    return tuple(path.name for path in paths), tuple(gcn_normalize(view) for view in views)
 
 
 def large_views(
@@ -83,7 +128,7 @@ def large_views(
 
 
 def align_blocks(
-    graph: LargeGraph, channels: int, normalize: str, folder: Path, peers: Peers = ALONE
+    graph: ImportedGraph, channels: int, normalize: str, folder: Path, peers: Peers = ALONE
 ) -> tuple[Tensor, dict[str, Any], Tensor]:
     r"""Aligned features as :class:`graphmoe.transforms.AlignFeatures` makes them, block by block.
 
@@ -109,7 +154,7 @@ def align_blocks(
 
 
 def _align(
-    graph: LargeGraph, channels: int, normalize: str, path: Path
+    graph: ImportedGraph, channels: int, normalize: str, path: Path
 ) -> tuple[dict[str, Any], Tensor]:
     """Write the aligned features; what was done, and the projection."""
     if not graph.num_features:

@@ -11,8 +11,10 @@ from typing import Any
 from torch_geometric.data import Data
 
 from graphmoe.checkpoint import ExpertManifest
+from graphmoe.checkpoint.block_files import ImportedGraph
 from graphmoe.checkpoint.files import discard, sha256
 from graphmoe.checkpoint.large_graph import LargeGraph, is_large_graph
+from graphmoe.checkpoint.large_hetero import LargeHeteroGraph, open_imported
 from graphmoe.checkpoint.store import MANIFEST, settle
 from graphmoe.data.catalog import load_graph
 from graphmoe.data.fingerprint import graph_fingerprint
@@ -24,8 +26,8 @@ from graphmoe.ops.row_blocks import RowBlockOperator
 from graphmoe.training.batches import BatchLoop, BatchSettings, about_batches
 from graphmoe.training.device import limited_threads
 from graphmoe.training.expert import find_finished, pretrain_expert, training_identity
-from graphmoe.training.interrupts import StopRequest, TrainingInterruptedError
-from graphmoe.training.large import large_multi_view, large_views
+from graphmoe.training.interrupts import SharedStop, StopRequest, TrainingInterruptedError
+from graphmoe.training.large import large_hetero_views, large_multi_view, large_views
 from graphmoe.training.logs import LOGS, RunLogs, draw_losses
 from graphmoe.training.settings import PretrainSettings, SaveSettings
 from graphmoe.training.state import TrainingState
@@ -142,7 +144,7 @@ def pretrain_task(
     # The decomposition of the features is as sensitive to threads as the training is.
     with limited_threads(task.settings.threads):
         graph = _opened(task)
-        imported = isinstance(graph, LargeGraph)
+        imported = isinstance(graph, ImportedGraph)
         fingerprint = graph.fingerprint() if imported else graph_fingerprint(graph)
         about = {
             "multi_view": task.multi_view,
@@ -161,9 +163,8 @@ def pretrain_task(
 
         if (manifest := peers.told(finished)) is not None:
             return TaskResult(manifest, skipped=True)
-        multi, modes = _prepared(task, graph, f"{fingerprint} {about}", emit, peers, operator)
-        if stop:
-            raise TrainingInterruptedError("stopped before the first epoch")
+        multi, modes = _prepared(task, graph, f"{fingerprint} {about}", emit, stop, peers, operator)
+        _check_stop(stop)
         # One process speaks and writes for all.
         watch = _Watch(task.out, task.name, emit) if peers.first else None
         try:
@@ -198,7 +199,7 @@ def _opened(task: PretrainTask) -> Any:
     if not isinstance(task.source, str):
         return validate_graph(task.source)[0]
     if is_large_graph(task.source):
-        return LargeGraph(task.source)
+        return open_imported(task.source)
     return load_graph(task.source, task.data_root)
 
 
@@ -207,18 +208,28 @@ def _prepared(
     graph: Any,
     identity: str,
     emit: Callable[[dict[str, Any]], None],
+    stop: StopRequest,
     peers: Peers,
     operator: type[RowBlockOperator],
 ) -> tuple[Data, dict[str, Any]]:
     """The graph in multi-view form, and arguments of :func:`pretrain_expert` for its mode."""
     form = task.multi_view
-    if isinstance(graph, LargeGraph) and task.batches is not None:
+    if isinstance(graph, ImportedGraph) and task.batches is not None:
         multi = large_multi_view(graph, form, task.folder, peers)
-        shares = (form["num_views"], form["drop_edge"])
-        kind = operator if len(graph.manifest.blocks) > 1 else RowBlockOperator
-        views_at = large_views(graph, *shares, task.seed, task.resample, kind)
+        if isinstance(graph, LargeHeteroGraph):
+            # In the call of one peer alone only its own request can be looked at.
+            check = partial(_check_stop, stop.own if isinstance(stop, SharedStop) else stop)
+            folder = task.folder / "views"
+            multi.view_names, views = large_hetero_views(
+                graph, form, folder, task.memory, check, peers
+            )
+            views_at: Any = lambda turn: (views, "0")  # noqa: E731
+        elif isinstance(graph, LargeGraph):
+            shares = (form["num_views"], form["drop_edge"])
+            kind = operator if len(graph.manifest.blocks) > 1 else RowBlockOperator
+            views_at = large_views(graph, *shares, task.seed, task.resample, kind)
     else:
-        if isinstance(graph, LargeGraph):
+        if isinstance(graph, ImportedGraph):
             graph, _ = validate_graph(graph.to_data())
         transform = MultiView(**form, seed=task.seed)
         multi = transform(graph)
@@ -242,6 +253,11 @@ def _prepared(
         peers=peers,
     )
     return multi, {"loop": loop}
+
+
+def _check_stop(stop: StopRequest) -> None:
+    if stop:
+        raise TrainingInterruptedError("stopped before the first epoch")
 
 
 class _Watch(Watch):

@@ -11,7 +11,7 @@ from torch_geometric.transforms import BaseTransform
 from graphmoe.errors import DataError
 from graphmoe.ops import gcn_normalize, metapath_operator
 from graphmoe.registry import views
-from graphmoe.transforms.schema import MetaPathLike, Schema
+from graphmoe.transforms.schema import MetaPath, MetaPathLike, Schema
 from graphmoe.transforms.target import find_target
 
 
@@ -61,7 +61,15 @@ class MetaPathViews(BaseTransform):
     def forward(self, data: HeteroData) -> HeteroData:
         """The graph with its views, on a shallow copy."""
         target = find_target(data, self.target)
-        schema = Schema(data)
+        paths = self.paths(Schema(data), target)
+        out = copy.copy(data)
+        out.target = target
+        out.views = tuple(gcn_normalize(metapath_operator(path.steps)) for path in paths)
+        out.view_names = tuple(path.name for path in paths)
+        return out
+
+    def paths(self, schema: Schema, target: str) -> list[MetaPath]:
+        """The meta-paths of the views, in order: those that were given, or those that are found."""
         if self.metapaths is not None:
             paths = [schema.parse(written, target) for written in self.metapaths]
         else:
@@ -74,11 +82,7 @@ class MetaPathViews(BaseTransform):
                 f"no meta-path of at most {self.max_length} steps starts and ends at "
                 f"{target!r}; the relations with their node types are {known}"
             )
-        out = copy.copy(data)
-        out.target = target
-        out.views = tuple(gcn_normalize(metapath_operator(path.steps)) for path in paths)
-        out.view_names = tuple(path.name for path in paths)
-        return out
+        return paths
 
     def __repr__(self) -> str:
         what = self.metapaths if self.metapaths is not None else f"max_length={self.max_length}"

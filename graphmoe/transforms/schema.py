@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch_geometric.data import HeteroData
@@ -25,15 +26,17 @@ class Relation:
         source: One node type.
         name: The relation's name.
         target: The other node type.
-        incidence: Which nodes are linked, binary, shape (source nodes, target nodes).
+        incidence: Which nodes are linked, binary, shape (source nodes, target nodes): a
+            :class:`~graphmoe.ops.SparseOperator`, or what a :class:`Schema` of another kind has
+            instead.
     """
 
     source: str
     name: str
     target: str
-    incidence: SparseOperator
+    incidence: Any
 
-    def leaving(self, kind: str) -> tuple[str, SparseOperator] | None:
+    def leaving(self, kind: str) -> tuple[str, Any] | None:
         """The type at the other end and the incidence, as seen from ``kind``."""
         if kind == self.source:
             return self.target, self.incidence
@@ -52,7 +55,7 @@ class MetaPath:
     """
 
     name: str
-    steps: tuple[SparseOperator, ...]
+    steps: tuple[Any, ...]
 
 
 class Schema:
@@ -87,11 +90,14 @@ class Schema:
                 symmetric=source == target,
                 dtype=torch.float32,
             )
-            relation = Relation(source, name, target, incidence)
-            if not any(_same(relation, known) for known in self.relations):
-                self.relations.append(relation)
+            self.add(Relation(source, name, target, incidence))
 
-    def between(self, source: str, target: str) -> list[tuple[Relation, SparseOperator]]:
+    def add(self, relation: Relation) -> None:
+        """Take in a relation that is not another one's reverse."""
+        if not any(self._same(relation, known) for known in self.relations):
+            self.relations.append(relation)
+
+    def between(self, source: str, target: str) -> list[tuple[Relation, Any]]:
         """The relations that join two types, each with its incidence from ``source``."""
         found = []
         for relation in self.relations:
@@ -114,7 +120,7 @@ class Schema:
             self._path([target, target], [relation.name], [incidence])
             for relation, incidence in self.between(target, target)
         ]
-        frontier: list[tuple[list[str], list[str], list[SparseOperator]]] = [([target], [], [])]
+        frontier: list[tuple[list[str], list[str], list[Any]]] = [([target], [], [])]
         for _ in range(max_length // 2):
             grown = []
             for kinds, names, steps in frontier:
@@ -191,7 +197,7 @@ class Schema:
             f"write the names out, such as {'-'.join([fits[0], fits[1], fits[0]])!r}"
         )
 
-    def _union(self, source: str, end: str, written: object) -> tuple[str, SparseOperator]:
+    def _union(self, source: str, end: str, written: object) -> tuple[str, Any]:
         found = self.between(source, end)
         if not found:
             known = ", ".join(f"{r.source}-{r.target}" for r in self.relations) or "(none)"
@@ -201,15 +207,19 @@ class Schema:
             )
         if len(found) == 1:
             return found[0][0].name, found[0][1]
-        row = torch.cat([step.row() for _, step in found])
-        col = torch.cat([step.col.long() for _, step in found])
-        return "any", SparseOperator.from_edges(
-            row, col, found[0][1].shape, symmetric=source == end, dtype=torch.float32
+        return "any", self.joined([step for _, step in found], symmetric=source == end)
+
+    def joined(self, steps: list[Any], symmetric: bool) -> Any:
+        """The links of all of some incidences between the same types."""
+        row = torch.cat([step.row() for step in steps])
+        col = torch.cat([step.col.long() for step in steps])
+        return SparseOperator.from_edges(
+            row, col, steps[0].shape, symmetric=symmetric, dtype=torch.float32
         )
 
     def _along_edges(
         self, written: Sequence[tuple[str, str, str]]
-    ) -> tuple[list[str], list[str], list[SparseOperator]]:
+    ) -> tuple[list[str], list[str], list[Any]]:
         kinds, names, steps = [written[0][0]], [], []
         for edge in written:
             source, name, end = edge
@@ -227,7 +237,7 @@ class Schema:
             steps.append(fits[0][1])
         return kinds, names, steps
 
-    def _path(self, kinds: list[str], names: list[str], steps: list[SparseOperator]) -> MetaPath:
+    def _path(self, kinds: list[str], names: list[str], steps: list[Any]) -> MetaPath:
         initials = [kind[:1].upper() for kind in self.types]
         single = all(len(self.between(a, b)) == 1 for a, b in pairwise(kinds))
         if single and len(set(initials)) == len(initials):
@@ -239,13 +249,14 @@ class Schema:
             parts += [f"[{name}]", kind]
         return MetaPath("-".join(parts), tuple(steps))
 
+    def _same(self, one: Relation, other: Relation) -> bool:
+        end = other.leaving(one.source)
+        if end is None or end[0] != one.target or one.incidence.nnz != other.incidence.nnz:
+            return False
+        if (one.source, one.target) == (other.source, other.target) and one.source != one.target:
+            return False  # the same direction twice: two relations, even if their links agree
+        return self.equal(one.incidence, end[1])
 
-def _same(one: Relation, other: Relation) -> bool:
-    end = other.leaving(one.source)
-    if end is None or end[0] != one.target or one.incidence.nnz != other.incidence.nnz:
-        return False
-    if (one.source, one.target) == (other.source, other.target) and one.source != one.target:
-        return False  # the same direction twice: two relations, even if their links agree
-    return torch.equal(one.incidence.crow, end[1].crow) and torch.equal(
-        one.incidence.col, end[1].col
-    )
+    def equal(self, one: Any, other: Any) -> bool:
+        """Whether two incidences have the same links."""
+        return torch.equal(one.crow, other.crow) and torch.equal(one.col, other.col)
