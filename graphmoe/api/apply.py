@@ -104,6 +104,16 @@ def predict(
             the graph and the one that was fused have names for them. ``None``: nothing is written.
         data_root: Where datasets are looked for.
         device: Where it runs.
+
+    Example:
+        >>> import graphmoe
+        >>> fused = graphmoe.fuse("iris", bank="bank", shots="all", out="fused", progress=False)
+        >>> probs = graphmoe.predict("iris", bank="bank", run="fused", out="predictions.csv")
+        >>> probs.shape
+        torch.Size([150, 3])
+        >>> with open("predictions.csv") as table:
+        ...     print(table.readline().strip())
+        probs_0,probs_1,probs_2,pred,class
     """
     path = _checked(out)
     saved = read_run(run)

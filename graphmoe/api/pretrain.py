@@ -74,6 +74,16 @@ def pretrain(
         DataError: A graph cannot be used.
         PretrainError: Some of several graphs failed; it lists them, the others are in the bank.
         TrainingInterruptedError: SIGINT or SIGTERM came; the state is saved.
+
+    Example:
+        >>> import graphmoe
+        >>> graphs = {"mine": graphmoe.load_graph("karate")}  # any Data or HeteroData
+        >>> config = {"optim": {"max_epochs": 3}}
+        >>> bank = graphmoe.pretrain(graphs, config=config, out="experts", progress=False)
+        >>> bank.names
+        ('mine',)
+        >>> bank.manifest("mine").metrics["epochs"]
+        3
     """
     settings = load_config(PretrainConfig, config)  # type: ignore[arg-type]
     encoders.lookup(settings.model.encoder)  # a wrong name shows before a graph is loaded

@@ -109,6 +109,17 @@ def recommend(
         DataError: The data cannot be used.
         RunError: Some of several trainings failed; the others are finished.
         TrainingInterruptedError: SIGINT or SIGTERM came; the state is saved.
+
+    Example:
+        >>> import graphmoe
+        >>> config = {"model": {"name": "BPRMF"}, "optim": {"max_epochs": 2}}
+        >>> result = graphmoe.recommend(
+        ...     "planted_tastes", config=config, out="tastes", seeds=[0, 1], progress=False
+        ... )
+        >>> result
+        RecommendResult(BPRMF, tastes, 2 seeds, test: recall@10 0..., ndcg@100 0...)
+        >>> result.mean("test")["users"]  # and recall@20, ndcg@20, coverage@20 …
+        300.0
     """
     chosen = load_config(RecommendConfig, config)  # type: ignore[arg-type]
     interactions = None

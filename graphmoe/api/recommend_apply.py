@@ -55,6 +55,12 @@ def evaluate_run(
         MissingDataError: There is no such run, or the data is not there.
         VerificationError: A file is damaged, or the data is not that of the training.
         DataError: The part has no interactions, or ``against`` is a run on other data.
+
+    Example:
+        >>> from graphmoe.api import evaluate_run
+        >>> figures = evaluate_run("films", part="valid", ks=[5])
+        >>> [name for name in figures["mean"]["valid"] if name.endswith("@5")]
+        ['recall@5', 'ndcg@5', 'coverage@5', 'popularity@5']
     """
     config = read_config(run)
     each: dict[str, Any] = {}
@@ -116,6 +122,12 @@ def recommend_top(
         VerificationError: A file is damaged, or the data is not that of the training.
         DataError: An id is unknown, or a new one is known already.
         ConfigError: The model cannot score new users or items, or an option is out of range.
+
+    Example:
+        >>> from graphmoe.api import recommend_top
+        >>> best = recommend_top("films", users=["0", "7"], top=3)
+        >>> list(zip(best.user.tolist(), best.rank.tolist()))
+        [(0, 1), (0, 2), (0, 3), (7, 1), (7, 2), (7, 3)]
     """
     from graphmoe.api.recommend_newcomers import NewItems, NewUsers
     from graphmoe.api.recommend_predict import checked_out, top_items

@@ -129,6 +129,14 @@ def load_recommender(
     Raises:
         MissingDataError: There is no such run or seed, or the data is not there.
         VerificationError: A file is damaged, or the data is not that of the training.
+
+    Example:
+        >>> import graphmoe
+        >>> found = graphmoe.load_recommender("films")  # that `recommend(…, out="films")` wrote
+        >>> found.interactions
+        Interactions('planted_tastes', users=300, items=240, interactions=3517, visual, textual)
+        >>> found.model.training, sorted(found.metrics)
+        (False, ['test', 'training', 'valid'])
     """
     from graphmoe.api.recommend import loading
     from graphmoe.nn.recommend import InteractionGraph

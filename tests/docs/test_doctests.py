@@ -29,10 +29,12 @@ FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where examples run: what they call ``bank`` has experts of two graphs."""
+    """Where examples run: ``bank`` has experts of two graphs, ``films`` is a recommender's run."""
     place = tmp_path_factory.mktemp("examples")
     config = {"optim": {"max_epochs": 3}}
     graphmoe.pretrain(["karate", "wine"], out=place / "bank", config=config, progress=False)
+    simple = {"model": {"name": "Popularity"}, "evaluation": {"ks": [5]}}
+    graphmoe.recommend("planted_tastes", config=simple, out=place / "films", progress=False)
     return place
 
 
@@ -66,14 +68,13 @@ def test_pages(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_the_main_names_have_examples() -> None:
+    from graphmoe import api
     from graphmoe.data.interop import from_networkx
     from graphmoe.nn import MoEGNN, RoutingRecorder, upcycle
 
-    main = (
-        graphmoe.ExpertBank, graphmoe.MultiView, graphmoe.available_graphs, graphmoe.embed,
-        graphmoe.fuse, graphmoe.load_graph, graphmoe.load_interactions, from_networkx,
-        MoEGNN, RoutingRecorder, upcycle,
-    )  # fmt: skip
+    public = [getattr(graphmoe, name) for name in graphmoe.__all__ if name != "__version__"]
+    public += [getattr(api, name) for name in api.__all__ if not name[0].isupper()]  # functions
+    main = (*public, from_networkx, MoEGNN, RoutingRecorder, upcycle)
     assert [each.__name__ for each in main if ">>>" not in (each.__doc__ or "")] == []
 
 

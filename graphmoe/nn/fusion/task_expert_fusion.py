@@ -35,6 +35,15 @@ class TaskExpertFusion(nn.Module):
     Shapes:
         - **input:** :math:`M` embeddings, each :math:`(N, D_m)`
         - **output:** logits :math:`(N, C)`
+
+    Example:
+        >>> import torch
+        >>> from graphmoe import TaskExpertFusion
+        >>> z = [torch.randn(10, 4), torch.randn(10, 6)]  # what two frozen experts say
+        >>> labelled, y = torch.tensor([0, 5]), torch.tensor([0, 1])
+        >>> fusion = TaskExpertFusion([4, 6], num_classes=2).fit(z, labelled, y, max_epochs=5)
+        >>> fusion(z).shape, fusion.alpha.sum(dim=0).round()  # weights: experts by classes
+        (torch.Size([10, 2]), tensor([1., 1.]))
     """
 
     def __init__(

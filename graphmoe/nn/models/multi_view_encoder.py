@@ -37,6 +37,14 @@ class MultiViewEncoder(nn.Module):
     Shapes:
         - **input:** features :math:`(N, D)`, :math:`V` operators :math:`(N, N)`
         - **output:** :math:`(N, H)`, and :math:`\beta` :math:`(N, V)` if asked for
+
+    Example:
+        >>> import graphmoe
+        >>> data = graphmoe.MultiView(channels=16)(graphmoe.load_graph("karate"))
+        >>> encoder = graphmoe.MultiViewEncoder(in_channels=16, hidden_channels=8)
+        >>> h, beta = encoder(data.x, data.views, return_attention=True)
+        >>> h.shape, beta.size(1) == len(data.views)
+        (torch.Size([34, 8]), True)
     """
 
     def __init__(
