@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import resource
 import signal
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -32,6 +33,10 @@ VALUES = [
     None, True, -1, 0, 1, 7, 2**31, 10**12, 2**63, 2**70, 1.5, -0.0, 1e308, "", "x", "../../x",
     "/x", "\x00", "x" * 3000, "2", [], {}, [[]], [None], {"": 0}, ["../../x"], [10**12],
 ]  # fmt: skip
+
+
+#: Chooses one of several: hypothesis, or a generator of random numbers.
+Pick = Callable[[Sequence[Any]], Any]
 
 
 class HangError(BaseException):
@@ -74,22 +79,27 @@ def told(read: Callable[[], object]) -> str | None:
 @st.composite
 def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
     """Bytes that were ``whole``: cut, flipped, doubled, moved, or with something put in."""
+    return damage(whole, lambda options: draw(st.sampled_from(options)))
+
+
+def damage(whole: bytes, pick: Pick) -> bytes:
+    """What :func:`damaged` draws, chosen by ``pick`` out of what there is to choose from."""
     data = bytearray(whole)
-    for _ in range(draw(st.integers(1, 3))):
-        start = draw(st.integers(0, len(data)))
-        stop = min(start + draw(st.integers(0, 40)), len(data))
-        match draw(st.sampled_from(["put", "write", "cut", "flip", "double", "end"])):
+    for _ in range(pick([1, 2, 3])):
+        start = pick(range(len(data) + 1))
+        stop = min(start + pick(range(41)), len(data))
+        match pick(["put", "write", "cut", "flip", "double", "end"]):
             case "put":
-                data[start:start] = draw(st.sampled_from(WORDS))
+                data[start:start] = pick(WORDS)
             case "write":
-                word = draw(st.sampled_from(WORDS))
+                word = pick(WORDS)
                 data[start : start + len(word)] = word
             case "cut":
                 del data[start:stop]
             case "flip" if start < len(data):
-                data[start] ^= 1 << draw(st.integers(0, 7))
+                data[start] ^= 1 << pick(range(8))
             case "double":
-                data[start:start] = data[start:stop] * draw(st.integers(1, 50))
+                data[start:start] = data[start:stop] * pick(range(1, 51))
             case "end":
                 del data[start:]
     return bytes(data)
@@ -98,24 +108,29 @@ def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
 @st.composite
 def forged(draw: st.DrawFn, content: dict[str, Any]) -> dict[str, Any]:
     """A tree of plain values with some of them replaced, taken out or put in."""
+    return forge(content, lambda options: draw(st.sampled_from(options)))
+
+
+def forge(content: dict[str, Any], pick: Pick) -> dict[str, Any]:
+    """What :func:`forged` draws, chosen by ``pick`` out of what there is to choose from."""
     content = json.loads(json.dumps(content))
-    for _ in range(draw(st.integers(1, 2))):
+    for _ in range(pick([1, 2])):
         at: Any = content
         while True:
             keys = list(at) if isinstance(at, dict) else list(range(len(at)))
             if not keys:
                 break
-            key = draw(st.sampled_from(keys))
-            if isinstance(at[key], (dict, list)) and draw(st.integers(0, 3)):
+            key = pick(keys)
+            if isinstance(at[key], (dict, list)) and pick(range(4)):
                 at = at[key]
                 continue
-            match draw(st.sampled_from(["set", "set", "set", "out", "in"])):
+            match pick(["set", "set", "set", "out", "in"]):
                 case "set":
-                    at[key] = draw(st.sampled_from(VALUES))
+                    at[key] = copy.deepcopy(pick(VALUES))  # a later turn may go into it
                 case "out":
                     del at[key]
                 case "in" if isinstance(at, dict):
-                    at[draw(st.sampled_from(["x", "../../x", "", "K"]))] = at[key]
+                    at[pick(["x", "../../x", "", "K"])] = at[key]
             break
     return content
 
