@@ -243,9 +243,10 @@ def data_stats(options: Any) -> None:
 
 def _imported(name: str) -> Any:
     """The graph of ``graphmoe data import`` in that folder; ``None``: it is something else."""
-    from graphmoe.checkpoint.large_graph import LargeGraph, is_large_graph
+    from graphmoe.checkpoint.large_graph import is_large_graph
+    from graphmoe.checkpoint.large_hetero import open_imported
 
-    return LargeGraph(name) if is_large_graph(name) else None
+    return open_imported(name) if is_large_graph(name) else None
 
 
 def _check_known(name: str, data_root: Any) -> None:

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 from graphmoe.checkpoint.block_files import dump_array
 from graphmoe.checkpoint.files import sha256
+from graphmoe.checkpoint.import_described import import_described
 from graphmoe.checkpoint.import_graph import import_graph
 from graphmoe.checkpoint.large_checks import check_imported, imported_stats, storage_text
 from graphmoe.checkpoint.large_graph import LargeGraph
+from graphmoe.checkpoint.large_hetero import LargeHeteroGraph
 from graphmoe.checkpoint.sealed import dump_sealed, load_sealed
 from graphmoe.cli import main
 from graphmoe.data import graph_stats
@@ -111,6 +113,57 @@ def test_a_flipped_bit_is_found(graph: LargeGraph) -> None:
     file.write_bytes(data)
     with pytest.raises(VerificationError, match=r"000001\.col\.npy"):
         check_imported(graph)
+
+
+@pytest.fixture
+def hetero(tmp_path: Path) -> LargeHeteroGraph:
+    random = np.random.default_rng(0)
+    np.save(tmp_path / "x.npy", random.normal(size=(40, 3)).astype(np.float32))
+    np.save(tmp_path / "pa.npy", random.integers(0, 30, (2, 70)))
+    np.save(tmp_path / "pp.npy", random.integers(0, 40, (2, 50)))
+    (tmp_path / "graph.yaml").write_text(
+        "nodes: {paper: {features: x.npy}, author: {count: 35}}\ntarget: paper\nrelations:\n"
+        "  - {source: paper, target: author, file: pa.npy}\n"
+        "  - {source: paper, relation: cites, target: paper, file: pp.npy}\n"
+    )
+    graph = import_described(tmp_path / "graph.yaml", tmp_path / "g", block_entries=16)
+    assert isinstance(graph, LargeHeteroGraph)
+    return graph
+
+
+def test_figures_of_a_heterogeneous_graph(hetero: LargeHeteroGraph) -> None:
+    expected, found = graph_stats(hetero.to_data()), imported_stats(hetero)
+    assert found.nodes == expected.nodes
+    assert found.nodes[1].isolated >= 5
+    named = {relation.name: relation for relation in expected.relations}
+    assert [named[relation.name] for relation in found.relations] == found.relations
+    assert (found.name, found.kind, found.target) == (expected.name, "heterogeneous", "paper")
+    assert check_imported(hetero).ok
+
+
+def test_two_sides_of_a_relation_that_differ(hetero: LargeHeteroGraph) -> None:
+    path = hetero.path / "graph.json"
+    content = load_sealed(path)
+    block = content["relations"][0]["back"][0]
+    record = block["arrays"]["col"]
+    col = np.load(hetero.path / record["file"])
+    row = np.repeat(np.arange(block["stop"] - block["start"]),
+                    np.diff(np.load(hetero.path / block["arrays"]["crow"]["file"])))  # fmt: skip
+    last = int(np.flatnonzero(row == row[0])[-1])
+    col[last] = 39 if col[last] < 39 else 38  # an edge to another paper, from this side only
+    data = dump_array(col)
+    (hetero.path / record["file"]).write_bytes(data)
+    record |= {"sha256": sha256(data), "size": len(data)}
+    path.write_bytes(dump_sealed(content))
+    assert "told from one of their ends only" in str(check_imported(LargeHeteroGraph(hetero.path)))
+
+
+def test_the_commands_know_both_kinds(
+    hetero: LargeHeteroGraph, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", "stats", str(hetero.path)]) == 0
+    assert "paper - cites - paper" in capfd.readouterr().out
+    assert main(["data", "validate", str(hetero.path)]) == 0
 
 
 def test_the_commands(graph: LargeGraph, capfd: pytest.CaptureFixture[str]) -> None:
