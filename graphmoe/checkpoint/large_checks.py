@@ -22,7 +22,7 @@ from graphmoe.ops.row_blocks import _edge_code
 class _Nodes(NamedTuple):
     """Nodes of one type."""
 
-    count: int
+    number: int
     width: int
     features: Sequence[RowBlock]
     labels: Sequence[RowBlock]
@@ -70,7 +70,7 @@ def imported_stats(graph: ImportedGraph) -> GraphStats:
         VerificationError: A file is not what was written.
     """
     kinds, relations = _parts(graph)
-    linked = {kind: np.zeros(nodes.count, dtype=bool) for kind, nodes in kinds.items()}
+    linked = {kind: np.zeros(nodes.number, dtype=bool) for kind, nodes in kinds.items()}
     edges = [_relation_stats(graph, kinds, links, linked) for links in relations]
     return GraphStats(
         name=str(getattr(graph.manifest, "name", "") or graph.path.resolve().name),
@@ -111,13 +111,13 @@ def check_imported(graph: ImportedGraph) -> Report:
     graph.verify()
     kinds, relations = _parts(graph)
     report = Report(graph.path.resolve().name)
-    linked = {kind: np.zeros(nodes.count, dtype=bool) for kind, nodes in kinds.items()}
+    linked = {kind: np.zeros(nodes.number, dtype=bool) for kind, nodes in kinds.items()}
     for links in relations:
         _check_links(graph, kinds, links, linked, report)
     for kind, nodes in kinds.items():
         _check_nodes(graph, kind, nodes, report)
         if isolated := int((~linked[kind]).sum()):
-            report.note(kind, f"{isolated} of {nodes.count} nodes are isolated")
+            report.note(kind, f"{isolated} of {nodes.number} nodes are isolated")
     return report
 
 
@@ -134,7 +134,7 @@ def _rows(
 def _relation_stats(
     graph: ImportedGraph, kinds: dict[str, _Nodes], links: _Links, linked: dict[str, np.ndarray]
 ) -> RelationStats:
-    sources, targets = kinds[links.source].count, kinds[links.target].count
+    sources, targets = kinds[links.source].number, kinds[links.target].number
     edges = loops = most = 0
     for _, crow, row, col in _rows(graph, links.blocks, targets):
         most = max(most, int(crow.diff().max()) if len(crow) > 1 else 0)
@@ -175,10 +175,10 @@ def _node_stats(graph: ImportedGraph, kind: str, nodes: _Nodes, isolated: int) -
         both[: len(classes)] += classes
         both[: len(counts)] += counts
         classes, unlabelled = both, unlabelled + int((y < 0).sum())
-    entries = nodes.count * nodes.width
+    entries = nodes.number * nodes.width
     return NodeStats(
         kind=kind,
-        count=nodes.count,
+        count=nodes.number,
         isolated=isolated,
         features=nodes.width or None,
         filled=filled / entries if entries else None,
@@ -211,7 +211,7 @@ def _check_links(
     same, key = links.source == links.target, secrets.randbits(63)
     told = [0, 0]  # codes of the edges as one side tells them, and as the other does
     loops = unsorted = 0
-    sides = [(links.blocks, kinds[links.target].count), (links.back, kinds[links.source].count)]
+    sides = [(links.blocks, kinds[links.target].number), (links.back, kinds[links.source].number)]
     for side, (blocks, columns) in enumerate(sides):
         for _, _, row, col in _rows(graph, blocks, columns):
             follows = row[1:] == row[:-1]
