@@ -25,8 +25,10 @@ from graphmoe.checkpoint.store import folder_lock
 from graphmoe.config import FuseConfig
 from graphmoe.errors import ConfigError
 from graphmoe.ops import LinearOperator, gcn_normalize
+from graphmoe.ops.peers import ALONE
 from graphmoe.ops.row_blocks import RowBlockOperator
-from graphmoe.training.large import align_blocks, large_hetero_views
+from graphmoe.training.large import large_hetero_views
+from graphmoe.training.large_align import align_blocks
 from graphmoe.typing import PathLike
 
 _ROWS = 1 << 16  #: Nodes that are embedded at a time.
@@ -45,7 +47,7 @@ def embed_large(
     The numbers are those of :func:`graphmoe.embed` on the same graph in memory, to rounding.
 
     Args:
-        graph: With features.
+        graph: An imported graph.
         bank: A bank, or its folder.
         out: ``.npy`` file, the experts side by side; it is there when all of it is. Meanwhile
             aligned and propagated features are kept in a folder beside it.
@@ -58,7 +60,8 @@ def embed_large(
     path = Path(out)
     if path.suffix != ".npy":
         raise ConfigError(f"embeddings of an imported graph are written as .npy, got {path.name!r}")
-    experts = {name: found[name] for name, found in open_bank(bank).items()}
+    found = open_bank(bank)
+    experts = {name: each[name] for name, each in found.items()}
     make_folder(path.parent)
     widths = [int(expert.hidden_channels) for expert in experts.values()]
     ends = np.cumsum([0, *widths]).tolist()
@@ -69,16 +72,19 @@ def embed_large(
         with storage_errors(whole, "write"):
             z = np.lib.format.open_memmap(whole, "w+", np.float32, shape)
             reserve(whole, whole.stat().st_size)
-        for start, expert in zip(ends, experts.values(), strict=False):
+        for start, (name, expert) in zip(ends, experts.items(), strict=False):
             columns = slice(start, start + int(expert.hidden_channels))
             own = copy.deepcopy(expert).to(device)
-            _embed(graph, views, own, z[:, columns], folder, memory)
+            # As in memory: structure beside the features for whom was trained with it.
+            known = found[name].manifest(name).alignment.get("structural")
+            structural = "always" if known == "always" else "auto"
+            _embed(graph, views, own, structural, z[:, columns], folder, memory)
         z.flush()
         del z
         with storage_errors(path, "write"):
             os.replace(whole, path)
-    found = torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
-    return {name: found[:, ends[i] : ends[i + 1]] for i, name in enumerate(experts)}
+    whole_z = torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
+    return {name: whole_z[:, ends[i] : ends[i + 1]] for i, name in enumerate(experts)}
 
 
 def _views(graph: ImportedGraph, folder: Path, memory: int) -> tuple[LinearOperator, ...]:
@@ -95,11 +101,13 @@ def _embed(
     graph: ImportedGraph,
     views: Sequence[LinearOperator],
     expert: Any,
+    structural: str,
     z: np.ndarray,
     folder: Path,
     memory: int,
 ) -> None:
-    x, _, _ = align_blocks(graph, int(expert.in_channels), "l1", folder)
+    width = int(expert.in_channels)
+    x, _, _ = align_blocks(graph, width, "l1", folder, ALONE, structural, memory)
     place = next(expert.parameters()).device
     moved = [view.to(place) for view in views]
     propagated = [

@@ -105,7 +105,7 @@ def propagated_file(
         out = mapped(path, shape, storage, create=peers.rank < peers.near)
 
         def noted(stop: int) -> None:
-            _flush(path)
+            flush(path)
             write_bytes(record, dump_sealed({**about, "columns": stop}))
 
         def done(stop: int) -> None:
@@ -120,7 +120,7 @@ def propagated_file(
     return mapped(path, shape, storage)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """The mapped pages reach the disk before the record that speaks of them does."""
     if not path.exists():  # nothing is kept of an empty array
         return

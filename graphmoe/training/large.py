@@ -7,54 +7,60 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 from torch_geometric.data import Data
 
 from graphmoe.checkpoint.block_files import ImportedGraph
-from graphmoe.checkpoint.files import make_folder, sha256
 from graphmoe.checkpoint.large_graph import LargeGraph
 from graphmoe.checkpoint.large_hetero import LargeHeteroGraph
-from graphmoe.checkpoint.propagated import mapped
-from graphmoe.errors import ConfigError, DataError
+from graphmoe.errors import DataError
 from graphmoe.ops import LinearOperator, gcn_normalize
 from graphmoe.ops.peers import ALONE, Peers
 from graphmoe.ops.row_blocks import RowBlockOperator
+from graphmoe.training.large_align import align_blocks
 from graphmoe.training.large_paths import LargeSchema, PathForms
 from graphmoe.transforms import MetaPathViews
-from graphmoe.transforms.align_features import _scale_rows
 from graphmoe.transforms.schema import MetaPath
 
 
 def large_multi_view(
-    graph: ImportedGraph, settings: dict[str, Any], folder: Path, peers: Peers = ALONE
+    graph: ImportedGraph,
+    settings: dict[str, Any],
+    folder: Path,
+    peers: Peers = ALONE,
+    memory: int = 1 << 30,
+    check: Callable[[], None] = lambda: None,
 ) -> Data:
     """What :class:`graphmoe.transforms.MultiView` makes of a graph, without its views.
 
     Args:
-        graph: With features and at least two nodes.
+        graph: With at least two nodes.
         settings: Arguments of ``MultiView`` but its seed.
         folder: Where the aligned features are written.
         peers: Who else needs them; the first one makes them.
+        memory: Bytes for strips of columns, where features are made of structure.
+        check: Called now and then; raises what ends the work.
 
     Raises:
-        ConfigError: Features of structure are asked for, which are not made here.
-        DataError: The graph has no features, or fewer than two nodes.
+        DataError: The graph has neither features nor links, or fewer than two nodes.
     """
-    if settings.get("structural") == "always":
-        raise ConfigError(
-            "structural features are not made of an imported graph by batches: set "
-            "data.structural to auto or never, or batches.mode to never where it fits in memory"
-        )
     if graph.num_nodes < 2:
         raise DataError(f"{graph.path}: expected at least two nodes to contrast, got 1 or none")
     x, alignment, projection = align_blocks(
-        graph, settings["channels"], settings["normalize"], folder, peers
+        graph,
+        settings["channels"],
+        settings["normalize"],
+        folder,
+        peers,
+        settings.get("structural", "auto"),
+        memory,
+        check,
     )
     data = Data(x=x, num_nodes=graph.num_nodes, views=())
     if isinstance(graph, LargeGraph):
         data.view_names = ("base", *(f"drop{i + 1}" for i in range(settings["num_views"])))
-    data.alignment, data.projection = alignment, projection
+    data.alignment = alignment
+    if projection is not None:
+        data.projection = projection
     return data
 
 
@@ -125,69 +131,3 @@ def large_views(
         return tuple(found), str(drawn)
 
     return views
-
-
-def align_blocks(
-    graph: ImportedGraph, channels: int, normalize: str, folder: Path, peers: Peers = ALONE
-) -> tuple[Tensor, dict[str, Any], Tensor]:
-    r"""Aligned features as :class:`graphmoe.transforms.AlignFeatures` makes them, block by block.
-
-    The right singular vectors are those of :math:`X^\top X`, summed over the blocks in double
-    precision: exact where the transform is randomised, so columns may differ in sign. It takes
-    :math:`F^2` numbers of memory.
-
-    Args:
-        graph: With features.
-        channels: Width D.
-        normalize: Row norm before the decomposition: ``"l1"``, ``"l2"`` or ``"none"``.
-        folder: Of the file of aligned features, whose name depends on all that decides about it.
-        peers: Who else needs them; the first one makes them.
-
-    Returns:
-        The features :math:`(N, D)` in the mapped file, what was done, the projection
-        :math:`(F, D)`.
-    """
-    name = sha256(f"{graph.fingerprint()} {channels} {normalize}".encode())[:16]
-    path, shape = folder / f"x-{name}.bin", (graph.num_nodes, channels)
-    alignment, projection = peers.told(lambda: _align(graph, channels, normalize, path))
-    return mapped(path, shape, "float32"), alignment, projection
-
-
-def _align(
-    graph: ImportedGraph, channels: int, normalize: str, path: Path
-) -> tuple[dict[str, Any], Tensor]:
-    """Write the aligned features; what was done, and the projection."""
-    if not graph.num_features:
-        raise DataError(
-            f"{graph.path}: the graph has no features: import it with some (--features)"
-        )
-    width = graph.num_features
-    gram = np.zeros((width, width))
-    for _, block in graph.feature_blocks():
-        rows = _scale_rows(block.float().numpy(), normalize).astype(np.float64)
-        gram += rows.T @ rows
-    values, vectors = np.linalg.eigh(gram)
-    rank = min(channels, width, graph.num_nodes)
-    best = np.argsort(values)[::-1][:rank]
-    chosen = vectors[:, best]
-    # A sign that does not depend on the library: the largest entry of a column is positive.
-    chosen = chosen * np.sign(chosen[np.abs(chosen).argmax(axis=0), np.arange(rank)])
-    projection = np.zeros((width, channels), dtype=np.float32)
-    projection[:, :rank] = chosen
-    make_folder(path.parent)
-    x = mapped(path, (graph.num_nodes, channels), "float32", create=True)
-    for start, block in graph.feature_blocks():
-        part = _scale_rows(block.float().numpy(), normalize) @ projection
-        x[start : start + len(part)] = torch.from_numpy(part.astype(np.float32))
-    total = float(values.sum())
-    alignment = {
-        "channels": channels,
-        "normalize": normalize,
-        "structural": "never",
-        "source": "features",
-        "columns": width,
-        "rank": rank,
-        "padded": channels - rank,
-        "explained": min(float(values[best].sum()) / total, 1.0) if total else 0.0,
-    }
-    return alignment, torch.from_numpy(projection)

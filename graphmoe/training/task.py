@@ -215,10 +215,10 @@ def _prepared(
     """The graph in multi-view form, and arguments of :func:`pretrain_expert` for its mode."""
     form = task.multi_view
     if isinstance(graph, ImportedGraph) and task.batches is not None:
-        multi = large_multi_view(graph, form, task.folder, peers)
+        # In the call of one peer alone only its own request can be looked at.
+        check = partial(_check_stop, stop.own if isinstance(stop, SharedStop) else stop)
+        multi = large_multi_view(graph, form, task.folder, peers, task.memory, check)
         if isinstance(graph, LargeHeteroGraph):
-            # In the call of one peer alone only its own request can be looked at.
-            check = partial(_check_stop, stop.own if isinstance(stop, SharedStop) else stop)
             folder = task.folder / "views"
             multi.view_names, views = large_hetero_views(
                 graph, form, folder, task.memory, check, peers

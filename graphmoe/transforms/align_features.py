@@ -131,7 +131,7 @@ class AlignFeatures(BaseTransform):
         Returns:
             Aligned features, float32, shape :math:`(N, D)`.
         """
-        rows = _scale_rows(_to_numpy(x), normalize)
+        rows = scaled_rows(_to_numpy(x), normalize)
         if rows.shape[1] != projection.size(0):
             raise ValueError(
                 f"expected features with {projection.size(0)} columns, got {rows.shape[1]}"
@@ -147,7 +147,7 @@ class AlignFeatures(BaseTransform):
             finite = features.data if sp.issparse(features) else features
             if not np.isfinite(finite).all():
                 raise DataError("features hold NaN or infinite values, expected finite ones")
-            parts.append(_scale_rows(features, self.normalize))
+            parts.append(scaled_rows(features, self.normalize))
             named.append("features")
         if self.structural == "always" or (not parts and self.structural == "auto"):
             incidence = _incidence(data, kind)
@@ -204,7 +204,7 @@ def _to_numpy(x: Tensor) -> Any:
     return sp.csr_matrix((value, (row, col)), shape=tuple(x.shape))
 
 
-def _scale_rows(matrix: Any, normalize: str) -> Any:
+def scaled_rows(matrix: Any, normalize: str) -> Any:
     """Rows of norm one; zero rows stay zero."""
     if normalize == "none":
         return matrix
