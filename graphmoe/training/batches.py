@@ -32,6 +32,7 @@ from graphmoe.ops import LinearOperator, seeded_dropout
 from graphmoe.ops.peers import ALONE, Peers
 from graphmoe.training.interrupts import TrainingInterruptedError
 from graphmoe.training.loop import Loop, finite
+from graphmoe.training.memory import give_back
 from graphmoe.training.state import TrainingState
 
 
@@ -169,6 +170,7 @@ class BatchLoop(Loop):
                     )
                 )
         self._turn = turn
+        give_back()  # the strips' memory; the rows of a batch want to stay in the system's cache
 
     def _between_strips(self, state: TrainingState, what: str, of: int, columns: int) -> None:
         if self.tell is not None:

@@ -23,10 +23,10 @@ def reused_memory() -> Iterator[bool]:
     Yields:
         Whether it took effect.
     """
-    if platform.libc_ver()[0] != "glibc":
+    libc = _glibc()
+    if libc is None:
         yield False
         return
-    libc = ctypes.CDLL(None)
     libc.mallopt(_MMAP_MAX, 0)
     libc.mallopt(_TRIM_THRESHOLD, -1)
     try:
@@ -35,6 +35,23 @@ def reused_memory() -> Iterator[bool]:
         for name, value in _SETTLED.items():
             libc.mallopt(name, value)
         libc.malloc_trim(0)
+
+
+def give_back() -> bool:
+    """Give freed memory back to the system, also while :func:`reused_memory` keeps it.
+
+    For the end of a stage whose arrays the next one has no use for: what the process does not
+    hold, the system lends to the pages of mapped files.
+
+    Returns:
+        Whether it took effect.
+    """
+    libc = _glibc()
+    return libc is not None and bool(libc.malloc_trim(0))
+
+
+def _glibc() -> ctypes.CDLL | None:
+    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
 
 
 def forget_peak() -> bool:
