@@ -193,7 +193,9 @@ def _parquet_pieces(
             start, seen = max(skip - seen, 0), seen + batch.num_rows
             if start >= batch.num_rows:
                 continue
-            table = batch.slice(start).to_pandas()[columns or names]
+            table = batch.slice(start).to_pandas()
+            table.columns = [str(name) for name in table.columns]  # pandas' own may be numbers
+            table = table[columns or names]
             if not holes and (empty := int(table.isna().any(axis=1).sum())):
                 raise DataError(f"{path}: {empty} rows have an empty cell")
             yield table.to_numpy()
