@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -144,4 +145,4 @@ class LargeGraph(ImportedGraph):
 
 def is_large_graph(path: PathLike) -> bool:
     """Whether there is a folder of ``graphmoe data import``, of either kind, finished or not."""
-    return (Path(path) / MANIFEST).is_file() or (Path(path) / WORK).is_dir()
+    return os.path.isfile(Path(path) / MANIFEST) or os.path.isdir(Path(path) / WORK)

@@ -17,9 +17,13 @@ import fuzz
 import pytest
 from fuzz_inputs import MARK, Target, mutated, prepared, try_input
 from fuzz_targets import TARGETS
+from hostile import told
 from nightly import NIGHTLY, SEED, nightly
 from watching import EscapeError, watched
 
+from graphmoe.api import recommend
+from graphmoe.cli import main
+from graphmoe.data.interactions import load_interactions
 from graphmoe.plain_yaml import MAX_DEPTH, MAX_VALUES, PlainYamlError, parse_yaml
 
 Attempt = Callable[[bytes], list[str | None]]
@@ -102,6 +106,19 @@ def test_records_of_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     for lines in (b"\0\0\0\xff", b"x\n", b"[" * 100_000, b"\xff\n"):
         [said] = attempt(MARK.join([model, metrics, lines, *others]))
         assert "epochs.jsonl: not a record an epoch" in (said or "")
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "/" + "x" * 5000, "~nobody here/x", "a\0b"])
+def test_names_that_no_file_can_have(name: str, tmp_path: Path) -> None:
+    settings = {"data": {"source": name}}
+    for read in (
+        lambda: load_interactions(name),
+        lambda: recommend(config=settings, out=tmp_path / "run", progress=False),
+        lambda: main(["--debug", "data", "stats", name]),
+        lambda: main(["--debug", "data", "validate", name]),
+    ):
+        assert "unknown" in (said := told(read) or "") or "no such file" in said
+    assert not (tmp_path / "run").exists()
 
 
 # The watch ----------------------------------------------------------------------------------------

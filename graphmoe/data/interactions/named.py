@@ -74,9 +74,9 @@ def names_interactions(source: PathLike) -> bool:
 
     It does if it is a known name, a folder, or has the suffix of a table.
     """
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     named = canonical_interactions(os.fspath(source)) is not None
-    return named or path.is_dir() or is_log_file(path)
+    return named or os.path.isdir(path) or is_log_file(path)
 
 
 def locate(source: PathLike, data_root: PathLike | None = None) -> Interactions | Path:
@@ -87,11 +87,12 @@ def locate(source: PathLike, data_root: PathLike | None = None) -> Interactions 
         MissingDataError: The files are not there.
     """
     asked = os.fspath(source)
-    path = Path(asked).expanduser()
+    path = Path(os.path.expanduser(asked))
+    there = os.path.exists(path)  # a name that no file can have is not there either
     name = canonical_interactions(asked)
     if name in _EMBEDDED:
         return replace(_EMBEDDED[name](), name=name)
-    if name is not None and not path.exists():
+    if name is not None and not there:
         folder = resolve_data_root(data_root) / name
         if folder.is_dir():
             return folder
@@ -99,7 +100,7 @@ def locate(source: PathLike, data_root: PathLike | None = None) -> Interactions 
             f"the files of {name!r} are not there (looked in {folder}); name the folder above with "
             f"data_root (--data-root) or {DATA_VARIABLE}, or give the path of your own copy"
         )
-    if asked and path.exists():
+    if asked and there:
         return path
     if is_log_file(path) or os.sep in asked:
         raise MissingDataError(f"{asked}: no such file or folder")
