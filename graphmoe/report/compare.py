@@ -110,7 +110,7 @@ def _by_user(runs: Sequence[RunReport]) -> list[Block]:
             blocks.append(Note(f"{ours.name} and {theirs.name}, user by user: {error}"))
             continue
         gaps = [
-            Interval(f"{figure}, p {chance(test['p'])}", test["difference"], test["low"],
+            Interval(f"{figure}, p\u00a0{chance(test['p'])}", test["difference"], test["low"],
                      test["high"])
             for figure, test in told.items()
             if isinstance(test, dict)

@@ -139,7 +139,7 @@ def _rows(result: Result) -> Table:
 
 
 def _interval(found: Comparison) -> Interval:
-    p = "" if found.p is None else f", p {chance(found.p)}"
+    p = "" if found.p is None else f", p\u00a0{chance(found.p)}"
     label = f"{found.a} − {found.b}: {found.verdict}{p}"
     return Interval(label, found.difference, found.low, found.high)
 

@@ -10,7 +10,7 @@ from graphmoe.api.pictures import shots_text
 from graphmoe.api.run_folder import RESULT
 from graphmoe.evaluation import mean_std
 from graphmoe.report.bars import bars
-from graphmoe.report.blocks import FACTS, RunReport, Scores, Table
+from graphmoe.report.blocks import FACTS, Note, RunReport, Scores, Table
 from graphmoe.report.degrees import counts_of, draws, means_by_bucket, node_figure
 from graphmoe.report.embeddings import saved_maps
 from graphmoe.report.figures import heat
@@ -37,6 +37,8 @@ def read_fusion(path: Path, name: str) -> RunReport:
     results: dict[str, Any] = told["results"]
     if results:
         run.add("summary", _scores(results))
+    elif told.get("scored") is False:
+        run.add("summary", Note("It was trained on every label there is: nothing is scored."))
     for method, by_shots in results.items():
         for k, found in by_shots.items():
             values = {task: float(value) for task, value in enumerate(found["micro"])}

@@ -18,7 +18,7 @@ from graphmoe.report.blocks import FACTS, TABS, Block, Note, Plot, RunReport, Ta
 from graphmoe.report.text import number, page_text, script_json
 
 #: Cells of text that are read as numbers: ``83.8 ± 1.1``, ``< 0.0001``.
-_NUMBER = re.compile(r"(< )?-?\d[\d,]*(\.\d+)?(e-?\d+)?( ± \d[\d,]*(\.\d+)?(e-?\d+)?)?")
+_NUMBER = re.compile(r"(<\s)?-?\d[\d,]*(\.\d+)?(e-?\d+)?( ± \d[\d,]*(\.\d+)?(e-?\d+)?)?")
 #: As :func:`~graphmoe.report.reading.moment` writes a time.
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\d\u00a0\d\d:\d\d")
 _KINDS = {

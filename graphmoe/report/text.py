@@ -70,7 +70,8 @@ def number(value: Any) -> str:
 
 def chance(p: float) -> str:
     """A p-value behind its name; below :data:`LEAST_P` it tells of rounding more than of chance."""
-    return f"< {LEAST_P:g}" if p < LEAST_P else f"= {p:.3g}"
+    said = f"< {LEAST_P:g}" if p < LEAST_P else f"= {p:.3g}"
+    return said.replace(" ", "\u00a0")  # in one line
 
 
 def settled(value: float | None, beside: float | None) -> float | None:

@@ -52,8 +52,12 @@ def test_a_fusion_beside_its_own_floors_and_every_method_in_a_table(tmp_path: Pa
 
 def test_nothing_scored_is_nothing_told(tmp_path: Path) -> None:
     folder = fusion_folder(tmp_path / "run")
-    tell(folder, {})
-    assert "degrees" not in read_fusion(folder, "run").blocks
+    told = json.loads((folder / "result.json").read_text())
+    told |= {"results": {}, "degrees": {}, "scored": False}  # as `--shots all` leaves it
+    (folder / "result.json").write_text(json.dumps(told))
+    found = read_fusion(folder, "run")
+    assert "degrees" not in found.blocks
+    assert "nothing is scored" in found.blocks["summary"][-1].text
 
 
 def test_a_benchmark_of_fusions_takes_the_mean_over_seeds_and_draws(tmp_path: Path) -> None:
