@@ -98,7 +98,14 @@ def edge_dot(a: Tensor, b: Tensor, edges: Edges) -> Tensor:
     return _edge_dot(a, b, list(edges))
 
 
-@torch.library.custom_op("graphmoe::sort_edges", mutates_args=())
+@torch.library.custom_op(
+    "graphmoe::sort_edges",
+    mutates_args=(),
+    schema=(
+        "(Tensor row, Tensor col, int num_rows, int num_cols, bool by_col) -> "
+        "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+    ),
+)
 def _sort_edges(
     row: Tensor, col: Tensor, num_rows: int, num_cols: int, by_col: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -178,12 +185,20 @@ def _sum(weight: Tensor, x: Tensor, edges: Sequence[Tensor], transpose: bool) ->
 # more than a product over a small graph does, so in eager mode functions do the same.
 
 
-@torch.library.custom_op("graphmoe::edge_sum", mutates_args=())
+@torch.library.custom_op(
+    "graphmoe::edge_sum",
+    mutates_args=(),
+    schema="(Tensor weight, Tensor x, Tensor[] edges, bool transpose) -> Tensor",
+)
 def _edge_sum(weight: Tensor, x: Tensor, edges: Sequence[Tensor], transpose: bool) -> Tensor:
     return _sum(weight, x, edges, transpose)
 
 
-@torch.library.custom_op("graphmoe::edge_dot", mutates_args=())
+@torch.library.custom_op(
+    "graphmoe::edge_dot",
+    mutates_args=(),
+    schema="(Tensor a, Tensor b, Tensor[] edges) -> Tensor",
+)
 def _edge_dot(a: Tensor, b: Tensor, edges: Sequence[Tensor]) -> Tensor:
     return _dot(a, b, edges)
 

@@ -178,7 +178,16 @@ def _product(out: Tensor, x: Tensor, weight: Tensor, bias: OptTensor) -> None:
         torch.addmm(bias, x, weight, out=out)
 
 
-@torch.library.custom_op("graphmoe::segment_mlp", mutates_args=(), device_types="cpu")
+@torch.library.custom_op(
+    "graphmoe::segment_mlp",
+    mutates_args=(),
+    device_types="cpu",
+    # Written out, here and wherever we make an operator: torch 2.6 reads no names of our own.
+    schema=(
+        "(Tensor x, Tensor up, Tensor down, Tensor offsets, Tensor? up_bias, Tensor? down_bias, "
+        "str act, bool gated, int keep) -> (Tensor, Tensor, Tensor)"
+    ),
+)
 def _mlp(
     x: Tensor,
     up: Tensor,
@@ -241,7 +250,16 @@ def _(
     return x.new_empty(x.size(0), down.size(2)), *_to_keep(x, up, down, keep)
 
 
-@torch.library.custom_op("graphmoe::segment_mlp_backward", mutates_args=(), device_types="cpu")
+@torch.library.custom_op(
+    "graphmoe::segment_mlp_backward",
+    mutates_args=(),
+    device_types="cpu",
+    schema=(
+        "(Tensor grad, Tensor kept, Tensor activated, Tensor x, Tensor up, Tensor down, "
+        "Tensor offsets, str act, bool gated, bool with_x, bool with_up_bias, "
+        "bool with_down_bias) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+    ),
+)
 def _mlp_backward(
     grad: Tensor,
     kept: Tensor,
