@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -36,6 +37,7 @@ def embed(
     out: PathLike | None = None,
     data_root: PathLike | None = None,
     device: str = "cpu",
+    metapaths: Sequence[str] | None = None,
 ) -> dict[str, Tensor]:
     r"""Embed a graph with the experts of a bank.
 
@@ -53,6 +55,8 @@ def embed(
             or ``.parquet``, ``.csv`` (one column a dimension); ``None``: nothing is written.
         data_root: Where datasets are looked for.
         device: Where it runs.
+        metapaths: Views of a heterogeneous graph, such as ``["PAP"]``; not with ``run``, which
+            has its own. (default: found from its schema)
 
     Returns:
         Embeddings by name, each (N, D).
@@ -65,9 +69,13 @@ def embed(
     path = _checked(out)
     place = resolve_device(device)
     if isinstance(target, (str, Path)) and is_large_graph(target) and not run and path is not None:
-        return embed_large(open_imported(target), bank, path, place)
+        return embed_large(open_imported(target), bank, path, place, metapaths=metapaths)
+    if metapaths is not None and run is not None:
+        raise ConfigError(
+            "a fusion has its meta-paths: give metapaths (--metapaths) or run (--run)"
+        )
     if run is None:
-        found = _trained_depth(open_bank(bank), target, data_root, place)
+        found = _trained_depth(open_bank(bank), target, data_root, place, metapaths)
     else:
         saved = read_run(run)
         members = _members(
@@ -165,6 +173,7 @@ def _trained_depth(
     target: PathLike | Graph,
     data_root: PathLike | None,
     place: torch.device,
+    metapaths: Sequence[str] | None,
 ) -> dict[str, Tensor]:
     """What each expert gives at the depth it was trained with; each has the width it wants."""
     found: dict[str, Tensor] = {}
@@ -174,7 +183,11 @@ def _trained_depth(
         K, channels = int(expert.K), int(expert.in_channels)
         depths = dict.fromkeys(("depths", "mean_depths", "other_depths"), (K,))
         config = FuseConfig.model_validate(
-            {"channels": channels, "members": {"operators": False, **depths}}
+            {
+                "channels": channels,
+                "members": {"operators": False, **depths},
+                "metapaths": None if metapaths is None else tuple(metapaths),
+            }
         )
         if channels not in graphs:
             graphs[channels] = prepare_target(target, config, 0, data_root, place)

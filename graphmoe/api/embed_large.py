@@ -41,6 +41,7 @@ def embed_large(
     out: PathLike,
     device: torch.device | str = "cpu",
     memory: int = 1 << 30,
+    metapaths: Sequence[str] | None = None,
 ) -> dict[str, Tensor]:
     """Embed an imported graph with each expert of a bank, at the depth it was trained with.
 
@@ -53,6 +54,7 @@ def embed_large(
             aligned and propagated features are kept in a folder beside it.
         device: Where it runs.
         memory: Bytes for the propagation.
+        metapaths: Of a heterogeneous graph. (default: found from its schema)
 
     Returns:
         Embeddings by name, each (N, D), mapped from the file.
@@ -66,7 +68,7 @@ def embed_large(
     widths = [int(expert.hidden_channels) for expert in experts.values()]
     ends = np.cumsum([0, *widths]).tolist()
     with _work(path) as folder:
-        views = _views(graph, folder, memory)
+        views = _views(graph, metapaths, folder, memory)
         whole = folder / "whole.npy"
         shape = (graph.num_nodes, ends[-1])
         with storage_errors(whole, "write"):
@@ -87,11 +89,12 @@ def embed_large(
     return {name: whole_z[:, ends[i] : ends[i + 1]] for i, name in enumerate(experts)}
 
 
-def _views(graph: ImportedGraph, folder: Path, memory: int) -> tuple[LinearOperator, ...]:
+def _views(
+    graph: ImportedGraph, metapaths: Sequence[str] | None, folder: Path, memory: int
+) -> tuple[LinearOperator, ...]:
     """As a graph in memory is embedded: as it is, or by the meta-paths that are found."""
     if isinstance(graph, LargeHeteroGraph):
-        known = FuseConfig()
-        found = {"metapaths": known.metapaths, "max_length": known.max_length}
+        found = {"metapaths": metapaths, "max_length": FuseConfig().max_length}
         return large_hetero_views(graph, found, folder / "views", memory)[1]
     assert isinstance(graph, LargeGraph)
     return (gcn_normalize(RowBlockOperator(graph)),)
@@ -117,7 +120,7 @@ def _embed(
             expert.K,
             folder / f"{i}.bin",
             memory=memory,
-            identity=f"{type(expert).__name__} {expert.in_channels}",
+            identity=f"{type(expert).__name__} {expert.in_channels} {structural}",
         )
         for i, op in enumerate(expert.operators(moved))
     ]

@@ -217,6 +217,9 @@ def _fuse(command: Parser) -> None:
 def _embed(command: Parser) -> None:
     _target(command)
     command.add_argument("--run", type=str, help="folder of a fusion: fused, not one per expert")
+    command.add_argument(
+        "--metapaths", type=words, help="views of a heterogeneous graph: PAP,PSP (default: found)"
+    )
     command.add_argument("--out", type=str, required=True, help="file: .npy, .npz, .parquet, .csv")
     _place(command)
 

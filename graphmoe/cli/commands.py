@@ -68,7 +68,7 @@ def fuse(options: Any) -> None:
 
 def embed(options: Any) -> None:
     """Write embeddings of a graph."""
-    _apply("embed", options)
+    _apply("embed", options, metapaths=options.metapaths or None)
 
 
 def predict(options: Any) -> None:
@@ -76,7 +76,7 @@ def predict(options: Any) -> None:
     _apply("predict", options)
 
 
-def _apply(job: str, options: Any) -> None:
+def _apply(job: str, options: Any, **more: Any) -> None:
     _fetch(options, [options.target])
     from graphmoe import api
 
@@ -87,6 +87,7 @@ def _apply(job: str, options: Any) -> None:
         out=options.out,
         data_root=options.data_root,
         device=options.device,
+        **more,
     )
     print(options.out)
 

@@ -134,8 +134,8 @@ class PathForms:
         if paths > MOST_PATHS:
             raise ConfigError(
                 f"meta-path {path.name} has {paths:,} paths, of which at most {MOST_PATHS:,} can "
-                "be followed: choose other meta-paths (views.metapaths.NAME), or shorter or fewer "
-                "ones (views.max_length, views.max_views)"
+                "be followed: choose other meta-paths (views.metapaths.NAME; --metapaths to embed) "
+                "or shorter or fewer ones (views.max_length, views.max_views)"
             )
 
     def _whole(self, path: MetaPath) -> LinearOperator:

@@ -19,6 +19,7 @@ from graphmoe.api import embed
 from graphmoe.checkpoint.files import discard
 from graphmoe.checkpoint.import_described import import_described
 from graphmoe.checkpoint.large_hetero import LargeHeteroGraph, open_imported
+from graphmoe.cli import main
 from graphmoe.errors import ConfigError, DataError, GraphMoEError
 from graphmoe.nn.models import MeanViewEncoder
 from graphmoe.ops import LinearOperator, propagate
@@ -292,6 +293,35 @@ def test_a_hopeless_meta_path_is_refused(
     chosen = {**CONFIG, "views": {"metapaths": {"big": ["PP"]}}}
     bank = trained(folder, tmp_path / "bank", chosen, overwrite=True)
     assert bank.manifest("big").views == ("PP",)
+    with pytest.raises(ConfigError, match="--metapaths to embed"):
+        embed(folder, bank=bank, out=tmp_path / "z.npy")
+    line = ["embed", folder, "--bank", str(tmp_path / "bank"), "--out", str(tmp_path / "z.npy")]
+    assert main([*line, "--metapaths", "PP"]) == 0
+    known = embed(folder, bank=bank, metapaths=["PP"])["big"]
+    torch.testing.assert_close(torch.from_numpy(np.load(tmp_path / "z.npy")), known)
+    assert main([*line, "--metapaths", "PP", "--run", "run"]) == 2
+
+
+def test_views_of_a_published_graph(data_root: Path, tmp_path: Path) -> None:
+    acm = data_root / "heco" / "ACM"
+    content = {
+        "target": "paper",
+        "nodes": {"paper": {"count": 4019}, "author": {"count": 7167}, "subject": {"count": 60}},
+        "relations": [
+            {"source": "paper", "target": "author", "file": str(acm / "pa.txt")},
+            {"source": "paper", "target": "subject", "file": str(acm / "ps.txt")},
+        ],
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("graphmoe.checkpoint.row_products.BLOCK_PATHS", 1 << 20)
+        patch.setattr("graphmoe.checkpoint.rows_writer.BLOCK_ENTRIES", 1 << 20)
+        graph = import_described(write(tmp_path, {}, content), tmp_path / "g", block_entries=5000)
+        names, views = large_hetero_views(graph, {}, tmp_path / "w")  # type: ignore[arg-type]
+    want = MetaPathViews()(load_graph("acm", data_root))
+    assert names == want.view_names == ("PAP", "PSP")
+    x = torch.randn(4019, 3, generator=torch.Generator().manual_seed(0))
+    for view, other in zip(views, want.views, strict=True):
+        torch.testing.assert_close(view @ x, other @ x, atol=1e-5, rtol=1e-4)
 
 
 def test_damage_to_what_was_formed_is_found(folder: str, tmp_path: Path) -> None:
