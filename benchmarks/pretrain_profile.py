@@ -65,7 +65,7 @@ PARTS = (
     ("written", "graphmoe.training.logs", "RunLogs.write"),
     ("written", "graphmoe.training.logs", "RunLogs.close"),
     ("written", "graphmoe.training.state", "Checkpointer.save"),
-    ("written", "graphmoe.checkpoint.propagated", "_flush"),
+    ("written", "graphmoe.checkpoint.propagated", "flush"),
 )
 
 

@@ -139,3 +139,26 @@ def whole(content: dict[str, Any]) -> str:
         for row in content["whole"]
     ]
     return table(["processes", "seconds", "times faster", "loss"], lines)
+
+
+def row_blocks(content: dict[str, Any]) -> str:
+    """Products that are read by row blocks, and a step of one process."""
+    found, alone = content["products"], content["steps"][0]
+    lines = [
+        ["product, an entry of the matrix and a column, base view", f"{found['base_ns']:.2f} ns"],
+        ["the same, view with dropped edges", f"{found['dropped_ns']:.2f} ns"],
+        ["step of one process, 4,096 nodes, 3 views", f"{alone['ms']:.0f} ms"],
+        ["of which: reading rows and drawing masks", f"{alone['rows_and_masks_ms']:.0f} ms"],
+    ]
+    return table(["", "processor time"], lines)
+
+
+TABLES: dict[str, Any] = {
+    "scale": ("scale.json", scale),
+    "batch_quality": ("batch_quality.json", quality),
+    "profile": ("pretrain_profile.json", profile),
+    "bandwidth": ("pretrain_profile.json", bandwidth),
+    "processes": ("distributed.json", processes),
+    "whole": ("distributed.json", whole),
+    "row_blocks": ("distributed.json", row_blocks),
+}
