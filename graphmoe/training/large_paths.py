@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from graphmoe.checkpoint.rows_writer import RowsWriter
 from graphmoe.checkpoint.sealed import dump_sealed, load_sealed
 from graphmoe.checkpoint.sorted_runs import sorted_keys
 from graphmoe.data.big.external_sort import edge_ends, edge_keys
-from graphmoe.errors import ConfigError
+from graphmoe.errors import ConfigError, VerificationError
 from graphmoe.ops import BinaryPathOperator, LinearOperator
 from graphmoe.ops.row_blocks import RowBlockOperator
 from graphmoe.ops.surplus_blocks import SurplusBlocks
@@ -171,8 +172,10 @@ class PathForms:
         path = self.root / f"count-{_name(half)}.json"
         row, links, surplus, recorded = 0, 0, 0, time.monotonic()
         if path.exists():
-            found = load_sealed(path)
-            row, links, surplus = (int(found[key]) for key in ("row", "links", "surplus"))
+            found: list[Any] = [load_sealed(path).get(key) for key in ("row", "links", "surplus")]
+            if not all(isinstance(number, int) and number >= 0 for number in found):
+                raise VerificationError(f"{path}: expected numbers of rows, links and surplus")
+            row, links, surplus = found
         make_folder(self.root)
         for start, crow, _, count in row_products(half, half.t(), row):
             row = start + len(crow) - 1
