@@ -4,6 +4,7 @@ Usage::
 
     python benchmarks/scale.py [--edges 100000 1000000] [--work DIR] [--threads 1] [--out FILE]
     python benchmarks/scale.py --products --memory 2048 --work DIR
+    python benchmarks/scale.py --heterogeneous [--edges 100000 1000000] --work DIR
 
 For each size a graph with a power law of degrees is generated (ends drawn as ``N u³``, 16 edges
 and 100 features a node, written a piece at a time; ``--products``: as many nodes, edges and
@@ -17,6 +18,11 @@ memory is given back and the peak forgotten. Two peaks are given:
 
 Started in a control group whose memory is limited, a row says so (``limit_mb``): mapped pages and
 the system's own cache of files count there too.
+
+``--heterogeneous``: papers with 15 authors and a subject each, four authors and a hundredth of a
+subject a paper; authors are drawn as ``N u²``, so that the largest has a share of papers that falls
+with their number (pairs that meet in a hub grow with the square of its degree), subjects evenly.
+The views are PAP and PSP, formed on disk in the stage ``pretrain``.
 
 Beside it, where ``--plain-limit`` allows it, Deep Graph Infomax of PyG alone on the whole graph:
 its own ``DeepGraphInfomax`` over one ``SGConv``, as many epochs. It sees one view, not three, and
@@ -47,24 +53,50 @@ from measure import environment, in_process, memory_limit_mb, peak_mb
 
 PER_NODE, WIDTH, HIDDEN, BATCH = 16, 100, 128, 4096
 PRODUCTS = {"nodes": 2_449_029, "edges": 61_859_140}
+PIECE = 1 << 18  #: Rows that are generated at once.
 STAGES = ("import", "propagate", "pretrain", "embed")
 
 
 def generate(folder: Path, nodes: int, edges: int) -> None:
     """Write ``e.npy`` and ``x.npy``."""
     random = np.random.default_rng(0)
-    for name, kind, shape in (
-        ("e.npy", np.int64, (edges, 2)),
-        ("x.npy", np.float32, (nodes, WIDTH)),
-    ):
-        out = np.lib.format.open_memmap(folder / name, "w+", kind, shape)
-        for start in range(0, len(out), 1 << 18):
-            part = out[start : start + (1 << 18)]
-            if name == "e.npy":
-                part[:] = nodes * random.random(part.shape) ** 3
-            else:
-                part[:] = random.normal(size=part.shape)
-        out.flush()
+    out = np.lib.format.open_memmap(folder / "e.npy", "w+", np.int64, (edges, 2))
+    for start in range(0, edges, PIECE):
+        part = out[start : start + PIECE]
+        part[:] = nodes * random.random(part.shape) ** 3
+    out.flush()
+    _features(folder / "x.npy", nodes, random)
+
+
+def _features(path: Path, nodes: int, random: np.random.Generator) -> None:
+    out = np.lib.format.open_memmap(path, "w+", np.float32, (nodes, WIDTH))
+    for start in range(0, nodes, PIECE):
+        part = out[start : start + PIECE]
+        part[:] = random.normal(size=part.shape)
+    out.flush()
+
+
+def generate_papers(folder: Path, papers: int) -> None:
+    """Write ``g.yaml`` and the files it names."""
+    random = np.random.default_rng(0)
+    authors, subjects = 4 * papers, max(papers // 100, 1)
+    paper = np.repeat(np.arange(papers), PER_NODE - 1)
+    author = (authors * random.random(len(paper)) ** 2).astype(np.int64)
+    np.save(folder / "pa.npy", np.stack([paper, author], axis=1))
+    subject = random.integers(0, subjects, papers)
+    np.save(folder / "ps.npy", np.stack([np.arange(papers), subject], axis=1))
+    _features(folder / "x.npy", papers, random)
+    links = {"author": "pa.npy", "subject": "ps.npy"}
+    description = {
+        "nodes": {
+            "paper": {"features": "x.npy"},
+            "author": {"count": authors},
+            "subject": {"count": subjects},
+        },
+        "relations": [{"source": "paper", "target": t, "file": f} for t, f in links.items()],
+        "target": "paper",
+    }
+    (folder / "g.yaml").write_text(json.dumps(description))  # which is YAML, too
 
 
 # --------------------------------------------------------------------------- one stage
@@ -129,8 +161,12 @@ def _own_mb() -> float:
 
 
 def _import(job: dict[str, Any], folder: Path) -> dict[str, Any]:
+    from graphmoe.checkpoint.import_described import import_described
     from graphmoe.checkpoint.import_graph import import_graph
 
+    if job.get("kind") == "heterogeneous":
+        import_described(folder / "g.yaml", folder / "g", memory=job["memory"])
+        return {}
     graph = import_graph(
         [folder / "e.npy"], folder / "g", features=folder / "x.npy", memory=job["memory"]
     )
@@ -181,9 +217,9 @@ def _pretrain(job: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def _embed(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     from graphmoe.api.embed_large import embed_large
-    from graphmoe.checkpoint.large_graph import LargeGraph
+    from graphmoe.checkpoint.large_hetero import open_imported
 
-    graph = LargeGraph(folder / "g")
+    graph = open_imported(folder / "g")
     embed_large(graph, folder / "bank", folder / "z.npy", memory=job["memory"])
     return {"disk_mb": _size(folder / "z.npy")}
 
@@ -239,7 +275,9 @@ def _size(path: Path) -> float:
 def measure(args: argparse.Namespace, nodes: int, edges: int) -> dict[str, Any]:
     """One size: every stage in a process of its own."""
     folder = Path(tempfile.mkdtemp(dir=args.work, prefix="scale-"))
+    kind = "heterogeneous" if args.heterogeneous else "homogeneous"
     row: dict[str, Any] = {
+        "kind": kind,
         "nodes": nodes,
         "edges": edges,
         "features": WIDTH,
@@ -250,12 +288,17 @@ def measure(args: argparse.Namespace, nodes: int, edges: int) -> dict[str, Any]:
         "limit_mb": memory_limit_mb(),
     }
     try:
-        generate(folder, nodes, edges)
+        if args.heterogeneous:
+            generate_papers(folder, nodes)
+        else:
+            generate(folder, nodes, edges)
         row["input_mb"] = _size(folder)
-        job = {"folder": str(folder), "edges": edges, "memory": args.memory << 20}
+        job = {"folder": str(folder), "edges": edges, "memory": args.memory << 20, "kind": kind}
         job |= {"epochs": args.epochs, "storage": args.storage}
-        row |= in_process(__file__, job | {"stages": STAGES}, args.threads, limit_s=36_000)
-        if edges <= args.plain_limit:
+        # Meta-path views are no single operator to propagate by.
+        stages = [name for name in STAGES if not (args.heterogeneous and name == "propagate")]
+        row |= in_process(__file__, job | {"stages": stages}, args.threads, limit_s=36_000)
+        if edges <= args.plain_limit and not args.heterogeneous:
             try:
                 plain = in_process(__file__, job | {"stages": ["plain"]}, args.threads, 36_000)
                 row["plain"] = plain["plain"]
@@ -267,11 +310,16 @@ def measure(args: argparse.Namespace, nodes: int, edges: int) -> dict[str, Any]:
         shutil.rmtree(folder)
 
 
+def _of(rows: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    return [row for row in rows if row.get("kind", "homogeneous") == kind]
+
+
 def slopes(rows: list[dict[str, Any]]) -> dict[str, float]:
     """Growth of each stage's processor time on log-log axes: 1 is linear."""
     found = {}
     for stage in STAGES:
-        points = [(math.log(row["edges"]), math.log(row[stage]["cpu_s"])) for row in rows]
+        measured = [row for row in rows if stage in row]
+        points = [(math.log(row["edges"]), math.log(row[stage]["cpu_s"])) for row in measured]
         if len({x for x, _ in points}) > 1:
             found[stage] = round(float(np.polyfit(*zip(*points, strict=True), 1)[0]), 3)
     return found
@@ -281,6 +329,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--edges", type=int, nargs="*", default=[100_000, 1_000_000])
     parser.add_argument("--products", action="store_true", help="of ogbn-products' size instead")
+    parser.add_argument("--heterogeneous", action="store_true", help="papers, authors, subjects")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--memory", type=int, default=1024, help="MiB (default: 1024)")
     parser.add_argument("--storage", choices=("float32", "bfloat16"), default="float32")
@@ -301,10 +350,14 @@ def main() -> None:
         rows = json.loads(args.out.read_text())["rows"]
     for nodes, edges in sizes:
         row = measure(args, nodes, edges) | {"environment": environment(args.threads)}
-        rows = [other for other in rows if other["edges"] != edges] + [row]
+        same = (row["kind"], edges)
+        rows = [old for old in rows if (old.get("kind", "homogeneous"), old["edges"]) != same]
+        rows.append(row)
         rows.sort(key=lambda row: row["edges"])
         if args.out is not None:
-            content = {"slopes": slopes(rows), "rows": rows}
+            kinds = {row.get("kind", "homogeneous") for row in rows}
+            content = {"slopes": {kind: slopes(_of(rows, kind)) for kind in sorted(kinds)}}
+            content |= {"rows": rows}
             args.out.write_text(json.dumps(content, indent=1) + "\n")
 
 

@@ -29,19 +29,18 @@ def scale(content: dict[str, Any]) -> str:
     head = ["edges", "nodes", *(f"{name}, s" for name in STAGES.values())]
     head += ["own memory, GB", "with mapped pages, GB", "disk, GB", "PyG's DGI: s", "GB"]
     parts = []
-    for kind in ("homogeneous", "heterogeneous"):
+    for kind, slopes in content["slopes"].items():
         rows = [row for row in content["rows"] if row.get("kind", "homogeneous") == kind]
-        if not rows:
-            continue
-        lines = [_size(row) for row in rows]
-        parts += [f"{kind.capitalize()}:", table(head, lines)]
-    slopes = ", ".join(f"{STAGES[stage]} {slope:.2f}" for stage, slope in content["slopes"].items())
-    parts.append(f"Slopes of processor time on log-log axes (1: linear), homogeneous: {slopes}.")
+        told = ", ".join(f"{STAGES[stage]} {slope:.2f}" for stage, slope in slopes.items())
+        parts += [
+            f"{kind.capitalize()}; slopes of processor time on log-log axes (1: linear): {told}.",
+            table(head, [_size(row) for row in rows]),
+        ]
     return "\n\n".join(parts)
 
 
 def _size(row: dict[str, Any]) -> list[str]:
-    stages = [row[stage] for stage in STAGES]
+    stages = [row[stage] for stage in STAGES if stage in row]
     disk = row["input_mb"] + row["graph_mb"] + max(stage.get("disk_mb", 0) for stage in stages)
     plain = row.get("plain", {})
     beside = ["–", "–"]
@@ -52,7 +51,7 @@ def _size(row: dict[str, Any]) -> list[str]:
     return [
         f"{row['edges']:,}",
         f"{row['nodes']:,}",
-        *(f"{stage['s']:.1f}" for stage in stages),
+        *(f"{row[stage]['s']:.1f}" if stage in row else "–" for stage in STAGES),
         f"{max(stage['own_mb'] for stage in stages) / 1024:.1f}",
         f"{max(stage['peak_mb'] for stage in stages) / 1024:.1f}",
         f"{disk / 1024:.1f}",

@@ -54,3 +54,18 @@ def test_slopes_are_those_of_the_logarithms(scale: ModuleType) -> None:
     ]
     assert scale.slopes(rows) == dict.fromkeys(scale.STAGES, pytest.approx(1.0))
     assert scale.slopes(rows[:1]) == {}
+
+
+def test_heterogeneous_graphs_go_through_the_stages_that_they_have(
+    scale: ModuleType, tmp_path: Path
+) -> None:
+    scale.generate_papers(tmp_path, 100)
+    pairs = np.load(tmp_path / "pa.npy")
+    assert len(pairs) == 1500
+    assert pairs[:, 1].max() < 400
+    job = {"folder": str(tmp_path), "edges": 1600, "memory": 1 << 20, "epochs": 2, "threads": 1}
+    job |= {"kind": "heterogeneous", "storage": "float32"}
+    rows = scale.run_worker(job | {"stages": ["import", "pretrain", "embed"]})
+    assert rows["pretrain"]["epochs"] == 2
+    assert np.load(tmp_path / "z.npy").shape == (100, scale.HIDDEN)
+    assert scale.slopes([rows | {"edges": 1600}]) == {}
