@@ -123,6 +123,8 @@ def _reader(path: Path) -> Callable[[Path, str], RunReport]:
 
         return read_routing_report
     if path.is_file():
+        if "seal" not in read_json(path):  # any result of ours is written with one
+            raise VerificationError(f"{path} is no result of a run: {_EXPECTED}")
         from graphmoe.report.of_benchmark import read_benchmark
 
         return read_benchmark

@@ -218,3 +218,10 @@ def test_what_cannot_be_reported_is_told_in_one_sentence(
     with pytest.raises(MissingExtraError, match=r"pip install 'graphmoe\[report\]'"):
         report(fused, out)
     assert not out.exists()
+
+
+def test_json_that_is_no_result_is_told_what_is_expected(tmp_path: Path) -> None:
+    other = tmp_path / "figures.json"
+    other.write_text('{"rows": []}')
+    with pytest.raises(VerificationError, match=r"no result of a run: expected the folder of"):
+        report(other, out=tmp_path / "page.html")
