@@ -89,7 +89,7 @@ def test_a_training_killed_at_the_move_of_a_file(path: Path, tmp_path: Path) -> 
 
     whole = trained(tmp_path / "whole")
     # Features, reach, its transpose, counts, links, surplus, propagation, epochs.
-    for step in (2, 6, 11, 17, 26):
+    for step in (4, 11, 20):
         out = tmp_path / str(step)
         assert killed_at(step, lambda out=out: trained(out)) == 9
         assert torch.equal(trained(out), whole)

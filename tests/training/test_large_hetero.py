@@ -84,7 +84,7 @@ def planted(folder: Path, features: bool = True) -> Path:
 @pytest.fixture(scope="module")
 def described(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = planted(tmp_path_factory.mktemp("hetero"))
-    import_described(path, path.parent / "big", memory=1 << 20, block_entries=90)
+    import_described(path, path.parent / "big", memory=1 << 20, block_entries=240)
     return path
 
 
@@ -148,7 +148,7 @@ def graphs(draw: st.DrawFn) -> tuple[dict[str, int], list[tuple[str, str, str, n
     return counts, [(*kind, links) for kind, links in relations.items()]
 
 
-@settings(max_examples=15, deadline=None, derandomize=True, phases=[Phase.generate])
+@settings(max_examples=10, deadline=None, derandomize=True, phases=[Phase.generate])
 @given(made=graphs(), reverse=st.booleans())
 def test_any_schema_gives_the_views_in_memory(
     tmp_path_factory: pytest.TempPathFactory, made: Any, reverse: bool

@@ -110,8 +110,9 @@ def test_it_can_be_stopped_between_strips(tmp_path: Path) -> None:
     assert torch.equal(again, whole)
 
 
-@pytest.mark.parametrize("kind", ["homogeneous", "heterogeneous"])
-@pytest.mark.parametrize("structural", ["auto", "always"])
+@pytest.mark.parametrize(
+    ("kind", "structural"), [("homogeneous", "auto"), ("heterogeneous", "always")]
+)
 def test_a_graph_without_features_is_trained_and_embedded(
     kind: str, structural: str, tmp_path: Path
 ) -> None:
