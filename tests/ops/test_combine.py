@@ -203,6 +203,7 @@ def test_layer_equals_a_loop_over_tokens(k: int, by_mass: bool, way: str) -> Non
         torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.new_torch
 @pytest.mark.parametrize(
     ("by_mass", "capacity", "backend"), [(False, None, "eager"), (True, 4, "aot_eager")]
 )
@@ -226,6 +227,7 @@ def test_one_graph_for_all_sizes(by_mass: bool, capacity: int | None, backend: s
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
+@pytest.mark.new_torch
 def test_export() -> None:
     class Layer(torch.nn.Module):
         def forward(self, x: Tensor, logits: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -263,6 +265,7 @@ def test_no_number_leaves_the_device(device: str, by_mass: bool, capacity: int |
     assert all(torch.device(n.kwargs.get("device", device)).type == device for n in nodes)
 
 
+@pytest.mark.new_torch
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_inductor() -> None:

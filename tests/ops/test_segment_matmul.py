@@ -231,6 +231,7 @@ def test_dtypes_that_differ_are_refused() -> None:
         segment_matmul(torch.randn(2, 3), torch.randn(1, 3, 2).double(), torch.tensor([0, 2]))
 
 
+@pytest.mark.new_torch
 def test_backend_by_device_dtype_and_width() -> None:
     hopper = (9, 0)
     assert choose_backend("cpu", torch.bfloat16, 64, 64) == "loop"
@@ -251,6 +252,7 @@ def test_operators_keep_their_contract() -> None:
     opcheck(operator._outer, (x, y, offsets, True))
 
 
+@pytest.mark.new_torch
 @pytest.mark.parametrize("backend", ["blocked", "grouped"])
 def test_gpu_backends_ask_for_no_number(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Its operators know nothing of fake tensors; here they are hidden in an operator that does.

@@ -181,6 +181,7 @@ def test_routes_whole_graphs() -> None:
         assert len(routing.index[batch == graph].unique()) == 1
 
 
+@pytest.mark.new_torch
 @pytest.mark.parametrize("expert", ["SAGEConv", "GINConv"])
 def test_is_traced_without_a_break(expert: str) -> None:
     layer = mixture(expert, num_experts=2, k=2)
@@ -194,6 +195,7 @@ def test_is_traced_without_a_break(expert: str) -> None:
         torch.testing.assert_close(*grads)
 
 
+@pytest.mark.new_torch
 @pytest.mark.parametrize("expert", ["GCNConv", "SAGEConv"])
 def test_can_be_exported(expert: str) -> None:
     layer = mixture(expert, k=2)
@@ -213,6 +215,7 @@ class Network(nn.Module):
         return self.conv2(self.conv1(x, edge_index).relu(), edge_index)
 
 
+@pytest.mark.new_torch
 @pytest.mark.parametrize(
     ("expert", "kwargs"), [("SAGEConv", {}), ("GATConv", {"add_self_loops": False})]
 )

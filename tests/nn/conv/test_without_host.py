@@ -41,6 +41,7 @@ def test_no_number_leaves_the_device(case: str, router: str) -> None:
     assert all(torch.device(n.kwargs.get("device", "meta")).type == "meta" for n in called)
 
 
+@pytest.mark.new_torch
 @pytest.mark.parametrize("router", ["topk", "dynamic"])
 @pytest.mark.parametrize("case", ["GAT heads", "GAT edges"])
 def test_traced_attention_is_that_of_the_experts(case: str, router: str) -> None:

@@ -216,6 +216,7 @@ def test_half_precision_and_autocast(dtype):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())
 
 
+@pytest.mark.new_torch
 @pytest.mark.parametrize("kwargs", [{"k": 1}, {"capacity_factor": 1.0}, {"router": "dynamic"}])
 def test_compiles_in_one_graph_for_any_number_of_tokens(kwargs):
     torch.manual_seed(0)
@@ -230,6 +231,7 @@ def test_compiles_in_one_graph_for_any_number_of_tokens(kwargs):
             torch.testing.assert_close(got[name], want[name], msg=name)
 
 
+@pytest.mark.new_torch
 def test_export():
     torch.manual_seed(0)
     module = MoEFFN(6, num_experts=4, k=2, shared_expert=True)

@@ -161,6 +161,7 @@ def test_every_parameter_of_every_router_learns() -> None:
             assert parameter.grad.any(), key
 
 
+@pytest.mark.new_torch
 @pytest.mark.parametrize("name", ["similarity", "gaussian"])
 def test_compiles_as_one_graph_for_all_sizes(name: str) -> None:
     block = build(name)

@@ -25,6 +25,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.new_torch
 @pytest.mark.parametrize("name", sorted(SETTINGS))
 def test_ten_steps_end_where_they_did(name: str) -> None:
     torch.manual_seed(0)

@@ -244,6 +244,7 @@ def test_no_tokens_make_an_empty_routing() -> None:
             assert router(x, *arguments).probs.shape == (0, 3)
 
 
+@pytest.mark.new_torch
 @pytest.mark.parametrize(("responsibility", "given_"), [("uniform", False), ("gaussian", True)])
 def test_compiles_as_one_graph_for_all_sizes(responsibility: str, given_: bool) -> None:
     router = AttentionRouter(4, 3, 2, heads=2, responsibility=responsibility)
@@ -259,6 +260,7 @@ def test_compiles_as_one_graph_for_all_sizes(responsibility: str, given_: bool) 
         torch.testing.assert_close(mine, theirs)
 
 
+@pytest.mark.new_torch
 def test_exports() -> None:
     router = AttentionRouter(4, 3, 2, heads=2)
     x, edge_index = torch.randn(6, 4), torch.randint(6, (2, 9))

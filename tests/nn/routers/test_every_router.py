@@ -188,6 +188,7 @@ def test_reset_parameters_draws_anew(cls: type[Router]) -> None:
     assert any(name.endswith("lin.weight") for name in changed)
 
 
+@pytest.mark.new_torch
 @pytest.mark.scatter
 @every_router
 @every_level
@@ -211,6 +212,7 @@ class Positional(torch.nn.Module):
         return tuple(field for field in routing[:4] if field is not None)
 
 
+@pytest.mark.new_torch
 @every_router
 @every_level
 def test_exported_with_dynamic_sizes(cls: type[Router], level: str) -> None:

@@ -406,6 +406,7 @@ def test_a_graph_too_large_for_a_dense_matrix_is_routed() -> None:
 # Tracing.
 
 
+@pytest.mark.new_torch
 @pytest.mark.parametrize("kind", ["input", "knn", "window", "dense in blocks"])
 def test_compiles_as_one_graph_for_all_sizes(kind: str) -> None:
     # The graph of gradients is the same few operators for all: it is traced for one of them.
@@ -422,6 +423,7 @@ def test_compiles_as_one_graph_for_all_sizes(kind: str) -> None:
         torch.testing.assert_close(mine, theirs)
 
 
+@pytest.mark.new_torch
 def test_sizes_that_are_read_off_the_batch_cannot_be_traced() -> None:
     router = SimilarityRouter(4, 3, 2, token_graph="dense")
     traced = torch.compile(router, backend="eager", fullgraph=True, dynamic=True)
@@ -429,6 +431,7 @@ def test_sizes_that_are_read_off_the_batch_cannot_be_traced() -> None:
         traced(torch.randn(5, 4), batch=torch.zeros(5, dtype=torch.long))
 
 
+@pytest.mark.new_torch
 def test_exports() -> None:
     router = SimilarityRouter(4, 3, 2)
     x, edge_index = torch.randn(6, 4), torch.randint(6, (2, 9))
