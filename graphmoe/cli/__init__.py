@@ -10,6 +10,7 @@ import shlex
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -48,6 +49,8 @@ def main(argv: list[str] | None = None) -> int:
     # Read by torch when it is loaded: arrays of 2 MB and more in huge pages where the system has
     # them on request. A third less time an epoch with 60,000 nodes and 3,000,000 edges.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    # Of PyG, when torch 2.14 loads it; whoever runs a command can do nothing about it.
+    warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments  # accepted anywhere, so that it can be appended to a line
     plain = [argument for argument in arguments if argument != "--debug"]

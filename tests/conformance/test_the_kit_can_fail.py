@@ -253,7 +253,7 @@ FAULTS = {
     RemembersInAList: ("pure", "replaced seen on the module"),
     ACacheOfGradients: ("pure", "replaced seen on the module"),
     WritesIntoX: ("pure", "wrote into tensor 0"),
-    ReadsValues: ("no_host_reads", r"item\(\) cannot be called"),
+    ReadsValues: ("no_host_reads", r"(item\(\) cannot be called|_local_scalar_dense)"),
     BreaksTheGraph: ("compiles", "graph_break"),
     ForgetsToReset: ("reset", "leaves scale alone"),
     ResetsWithoutSeed: ("reset", "other values for the same seed"),
