@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from impatience import Impatient
 from sklearn.linear_model import LogisticRegression
 from torch_geometric.data import Data
 
@@ -21,7 +22,6 @@ from graphmoe.errors import ConfigError, DataError, MissingDataError
 from graphmoe.nn.models import GraphInfomax, MultiViewEncoder
 from graphmoe.training import PretrainSettings, PretrainTask, TrainingInterruptedError
 from graphmoe.training.batches import BatchLoop, BatchSettings
-from graphmoe.training.interrupts import StopRequest
 from graphmoe.training.large_align import align_blocks
 from graphmoe.training.task import pretrain_task
 from graphmoe.transforms import AlignFeatures, MultiView
@@ -138,18 +138,6 @@ def test_an_imported_graph_that_fits_goes_through_the_exact_mode(
     plain = trained({"big": planted()[0]}, tmp_path / "b", never)
     assert "batches" not in exact.manifest("big").settings
     torch.testing.assert_close(weights(exact), weights(plain), atol=1e-5, rtol=0)
-
-
-class Impatient(StopRequest):
-    """Stops whoever asks it so many times."""
-
-    def __init__(self, questions: int) -> None:
-        super().__init__()
-        self.left = questions
-
-    def __bool__(self) -> bool:
-        self.left -= 1
-        return self.left < 0
 
 
 @pytest.mark.parametrize("resample", ["once", "epoch"])

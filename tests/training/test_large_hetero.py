@@ -12,6 +12,7 @@ import torch
 import yaml
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from impatience import Impatient
 from torch_geometric.data import HeteroData
 
 from graphmoe import ExpertBank, load_graph, pretrain
@@ -26,7 +27,6 @@ from graphmoe.ops import LinearOperator, propagate
 from graphmoe.ops.row_blocks import RowBlockOperator
 from graphmoe.training import PretrainSettings, PretrainTask, TrainingInterruptedError
 from graphmoe.training.batches import BatchSettings
-from graphmoe.training.interrupts import StopRequest
 from graphmoe.training.large import large_hetero_views
 from graphmoe.training.task import pretrain_task
 from graphmoe.transforms import MetaPathViews
@@ -240,18 +240,6 @@ def test_one_that_fits_goes_through_the_exact_mode(
         trained(described, tmp_path / "d", always),
     )
     torch.testing.assert_close(weights(found), weights(other), atol=1e-3, rtol=0)
-
-
-class Impatient(StopRequest):
-    """Stops whoever asks it so many times."""
-
-    def __init__(self, questions: int) -> None:
-        super().__init__()
-        self.left = questions
-
-    def __bool__(self) -> bool:
-        self.left -= 1
-        return self.left < 0
 
 
 def test_stopped_while_views_are_formed_it_goes_on_to_the_same_bits(
