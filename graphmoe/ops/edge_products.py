@@ -102,7 +102,7 @@ def edge_dot(a: Tensor, b: Tensor, edges: Edges) -> Tensor:
     "graphmoe::sort_edges",
     mutates_args=(),
     schema=(
-        "(Tensor row, Tensor col, int num_rows, int num_cols, bool by_col) -> "
+        "(Tensor row, Tensor col, SymInt num_rows, SymInt num_cols, bool by_col) -> "
         "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
     ),
 )

@@ -185,7 +185,7 @@ def _product(out: Tensor, x: Tensor, weight: Tensor, bias: OptTensor) -> None:
     # Written out, here and wherever we make an operator: torch 2.6 reads no names of our own.
     schema=(
         "(Tensor x, Tensor up, Tensor down, Tensor offsets, Tensor? up_bias, Tensor? down_bias, "
-        "str act, bool gated, int keep) -> (Tensor, Tensor, Tensor)"
+        "str act, bool gated, SymInt keep) -> (Tensor, Tensor, Tensor)"
     ),
 )
 def _mlp(

@@ -122,7 +122,7 @@ BLOCK = 1024
 @torch.library.custom_op(
     "graphmoe::nearest",
     mutates_args=(),
-    schema="(Tensor x, Tensor? batch, int k, bool causal) -> Tensor",
+    schema="(Tensor x, Tensor? batch, SymInt k, bool causal) -> Tensor",
 )
 def _nearest(x: Tensor, batch: OptTensor, k: int, causal: bool) -> Tensor:
     """The nearest others of each row ``[N, k]``, ascending; places without any hold the row."""
