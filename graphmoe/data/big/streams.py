@@ -70,11 +70,7 @@ def feature_pieces(
         DataError: The file is not there or not readable, or holds something but numbers.
     """
     with _faults(path):
-        if _suffix(path) in (".npy", ".npz"):
-            pieces = _array_rows(path, rows, skip, key)
-        else:
-            pieces = _table_pieces(path, rows, skip, columns, header)
-        for piece in pieces:
+        for piece in _row_pieces(path, rows, skip, key, columns, header):
             if piece.ndim != 2 or piece.dtype.kind not in "biuf":
                 raise DataError(f"{path}: expected numbers [N, F], got {piece.dtype} {piece.shape}")
             yield piece
@@ -96,11 +92,7 @@ def label_pieces(
         DataError: The file is not there or not readable, or a class is not a number from -1.
     """
     with _faults(path):
-        if _suffix(path) in (".npy", ".npz"):
-            pieces = _array_rows(path, rows, skip, key, flat=True)
-        else:
-            pieces = _table_pieces(path, rows, skip, columns, header, holes=True)
-        for piece in pieces:
+        for piece in _row_pieces(path, rows, skip, key, columns, header, labels=True):
             if piece.ndim != 1 and piece.shape[1] != 1:
                 raise DataError(f"{path}: expected one column of labels, got {piece.shape[1]}")
             column = piece.reshape(-1)
@@ -114,6 +106,21 @@ def label_pieces(
             if wrong := column[(column < -1) | (np.floor(column) != column)].tolist():
                 raise DataError(f"{path}: expected classes as numbers from -1, got {wrong[0]}")
             yield column.astype(np.int64)
+
+
+def _row_pieces(
+    path: Path,
+    rows: int,
+    skip: int,
+    key: str | None,
+    columns: list[str] | None,
+    header: bool | None,
+    labels: bool = False,
+) -> Iterator[np.ndarray]:
+    """Rows of an array or a table; labels may be a flat array, or have empty cells."""
+    if _suffix(path) in (".npy", ".npz"):
+        return _array_rows(path, rows, skip, key, flat=labels)
+    return _table_pieces(path, rows, skip, columns, header, holes=labels)
 
 
 @contextmanager
